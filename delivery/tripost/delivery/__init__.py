@@ -1,0 +1,1 @@
+"""How a message leaves: routing, DNS, SMTP out, local mailboxes, reports."""

@@ -1,0 +1,1 @@
+"""The local destination: Maildir."""

@@ -1,0 +1,1 @@
+"""SMTP's grammar, shared by both ends. Pure."""

@@ -1,0 +1,6 @@
+"""python -m tripost"""
+
+from tripost.gateway.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""The faces of tripost (SMTP, POP3, monitor, command line) and the whole."""

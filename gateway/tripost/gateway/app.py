@@ -1,0 +1,261 @@
+"""the composition root
+
+Builds the parts from a configuration, wires them, runs them, takes them down
+in order. No decisions about mail are made here.
+
+Order    queue open (locked, recovered) → delivery → listeners → serving;
+         stop: listeners → sessions and deliveries, until the drain deadline →
+         queue closed. Whatever the deadline cuts was not acknowledged, or is
+         still queued.
+Fails    `StartError`, one line for the operator; then nothing is left running.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from functools import partial
+
+import trio
+
+from tripost.delivery.dispatcher import DeliverySettings, Dispatcher
+from tripost.delivery.dsn import make_report
+from tripost.delivery.mailbox.maildir import MaildirDelivery
+from tripost.delivery.resolver import Resolver
+from tripost.delivery.routing import RouteRule, Router
+from tripost.gateway.accounts import Accounts
+from tripost.gateway.config import Config
+from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
+from tripost.gateway.eventlog import EventLog
+from tripost.gateway.ingress.smtp_session import IngressContext, serve_smtp
+from tripost.gateway.lifecycle import Stop
+from tripost.gateway.listeners import Acceptor, Handler, ListenError, Service, bind
+from tripost.gateway.monitor.websocket import Monitor
+from tripost.queue.clock import Clock
+from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
+from tripost.queue.events import Bus, Started, Stopped, Stopping
+from tripost.queue.manager import Queue, QueueSettings, open_queue
+from tripost.queue.message import Envelope, Failed, Recipient
+from tripost.queue.retry import Schedule
+
+
+class StartError(Exception):
+    """The gateway could not start; the text says what and why."""
+
+
+def make_router(config: Config) -> Router:
+    """The routing tables of a configuration; users are read from the accounts file."""
+    accounts = Accounts(config.accounts_file)
+    postmaster = config.local.postmaster
+
+    def users(address: str) -> str | None:
+        if accounts.exists(address):
+            return address
+        return postmaster if postmaster and address.partition("@")[0].lower() == "postmaster" else None
+
+    return Router(
+        local_domains=frozenset(domain.lower() for domain in config.local.domains),
+        users=users,
+        relay_domains=frozenset(domain.lower() for domain in config.relay.domains),
+        rules=[RouteRule(domain=rule.domain, to=rule.to) for rule in config.route],
+        postmaster=postmaster,
+        separator=config.local.separator,
+    )
+
+
+class Gateway:
+    """One gateway: `bus` and `hostname` at once, `addresses` once `run` has started."""
+
+    def __init__(self, config: Config, log: EventLog) -> None:
+        self.config = config
+        self.hostname = config.hostname
+        self.bus = Bus()
+        self.addresses: dict[str, list[str]] = {}
+        self.monitor_figures = dict[str, int]()
+        log.attach(self.bus)
+
+    async def run(self, stop: Stop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> bool:
+        """Serve until `stop`; True when nothing had to be cut. Raises StartError."""
+        config, clock = self.config, Clock()
+        try:
+            os.makedirs(config.state, mode=0o700, exist_ok=True)
+            os.makedirs(os.path.join(config.state, "mail"), mode=0o700, exist_ok=True)
+        except OSError as wrong:
+            raise StartError(f"{config.state}: {wrong.strerror}") from wrong
+        router = make_router(config)
+        clean = False
+        try:
+            async with open_queue(
+                os.path.join(config.state, "spool"),
+                _queue_settings(config),
+                clock=clock,
+                bus=self.bus,
+                reporter=_Reporter(config, router, clock),
+            ) as queue:
+                clean = await self._serve(queue, router, clock, stop, task_status)
+        except* SpoolLocked as group:
+            raise StartError(f"{config.state}: {SpoolLocked.text}") from group
+        except* (SpoolError, SpoolDamaged, OSError) as group:
+            raise StartError(f"{config.state}: {_first(group)}") from group
+        self.bus.emit(Stopped(time=clock.now(), clean=clean))
+        return clean
+
+    async def _serve(
+        self, queue: Queue, router: Router, clock: Clock, stop: Stop, task_status: trio.TaskStatus[None]
+    ) -> bool:
+        services = self._services(queue, router, clock)
+        try:
+            await bind(services)
+        except ListenError as wrong:
+            raise StartError(str(wrong)) from wrong
+        for service in services:
+            self.addresses.setdefault(service.name, []).append(service.bound)
+        async with trio.open_nursery() as outer:
+            outer.start_soon(_cancel_on_hard, stop, outer.cancel_scope)
+            async with trio.open_nursery() as work:
+                dispatcher = self._dispatcher(queue, clock)
+                await work.start(dispatcher.run)
+                await self._accept(services, work, clock, stop, task_status)
+                self.bus.emit(Stopping(time=clock.now(), reason=stop.reason))
+                dispatcher.stop()
+                work.cancel_scope.deadline = trio.current_time() + self.config.lifecycle.drain
+            cut = work.cancel_scope.cancelled_caught
+            outer.cancel_scope.cancel()
+        return not cut
+
+    async def _accept(
+        self, services: list[Service], work: trio.Nursery, clock: Clock, stop: Stop, task_status: trio.TaskStatus[None]
+    ) -> None:
+        limits = self.config.limits
+        acceptor = Acceptor(work, self.bus, clock, limits.connections, limits.client_connections)
+        async with trio.open_nursery() as accepting:
+            for service in services:
+                accepting.start_soon(acceptor.accept, service)
+            self.bus.emit(Started(time=clock.now(), listeners=self.addresses))
+            task_status.started()
+            await stop.wait()
+            accepting.cancel_scope.cancel()
+        for service in services:
+            if service.listener is not None:
+                service.listener.socket.close()
+
+    def _services(self, queue: Queue, router: Router, clock: Clock) -> list[Service]:
+        config = self.config
+        accounts = Accounts(config.accounts_file)
+        smtp = IngressContext(
+            hostname=config.hostname,
+            queue=queue,
+            router=router,
+            bus=self.bus,
+            clock=clock,
+            relay_networks=tuple(ipaddress.ip_network(one, strict=False) for one in config.relay.networks),
+            message_size=config.limits.message_size,
+            recipients=config.limits.recipients,
+            errors=config.limits.errors,
+            junk_commands=config.limits.junk_commands,
+            command_timeout=config.limits.command_timeout,
+            data_timeout=config.limits.data_timeout,
+            expire=config.retry.expire,
+            hops=config.smtp.hops,
+        )
+        pop3 = Pop3Context(
+            hostname=config.hostname,
+            accounts=accounts,
+            mailboxes=_mail_folder(config),
+            bus=self.bus,
+            clock=clock,
+        )
+        monitor = Monitor(queue.statistics)
+
+        async def on_smtp(stream: trio.SocketStream, client: str) -> None:
+            await serve_smtp(stream, client=client, context=smtp)
+
+        async def on_pop3(stream: trio.SocketStream, client: str) -> None:
+            await serve_pop3(stream, client=client, context=pop3)
+
+        async def on_monitor(stream: trio.SocketStream, client: str) -> None:
+            await monitor.serve(stream)
+
+        handlers: dict[str, tuple[Handler, bytes]] = {
+            "smtp": (on_smtp, f"421 4.3.2 {config.hostname} too many connections, try again later\r\n".encode()),
+            "pop3": (on_pop3, b"-ERR [SYS/TEMP] too many connections, try again later\r\n"),
+            "monitor": (on_monitor, b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n"),
+        }
+        return [Service(one.service, one.address, *handlers[one.service]) for one in config.listen]
+
+    def _dispatcher(self, queue: Queue, clock: Clock) -> Dispatcher:
+        config = self.config
+        default = config.delivery.default
+        return Dispatcher(
+            queue,
+            DeliverySettings(
+                hostname=config.hostname,
+                port=config.delivery.port,
+                connections=default.connections,
+                messages_per_connection=default.messages_per_connection,
+                idle=default.idle,
+                connect_timeout=default.connect_timeout,
+            ),
+            resolver=Resolver(config.dns.nameservers, hostname=config.hostname),
+            local=MaildirDelivery(_mail_folder(config), config.hostname),
+            bus=self.bus,
+            clock=clock,
+        )
+
+
+class _Reporter:
+    """Writes the DSN of a failed message; the queue commits it with the settlement."""
+
+    def __init__(self, config: Config, router: Router, clock: Clock) -> None:
+        self._config = config
+        self._router = router
+        self._clock = clock
+        self.new_id: Callable[[], str] | None = None
+
+    def __call__(
+        self, envelope: Envelope, failures: list[tuple[Recipient, Failed]], header: bytes
+    ) -> tuple[Envelope, bytes] | None:
+        assert self.new_id is not None
+        return make_report(
+            hostname=self._config.hostname,
+            envelope=envelope,
+            failures=failures,
+            header=header,
+            now=self._clock.now(),
+            id=self.new_id(),
+            next_hop_for=lambda address: self._router.route(address).next_hop,
+            expire=self._config.retry.expire,
+        )
+
+
+def _queue_settings(config: Config) -> QueueSettings:
+    retry, default = config.retry, config.delivery.default
+    return QueueSettings(
+        retry=Schedule(
+            first=retry.first,
+            factor=retry.factor,
+            longest=retry.longest,
+            jitter=retry.jitter,
+            schedule=tuple(retry.schedule),
+        ),
+        expire=retry.expire,
+        inline=config.spool.inline,
+        segment_size=config.spool.segment_size,
+        probe_first=default.probe_first,
+        probe_longest=default.probe_longest,
+        min_free=config.spool.min_free,
+    )
+
+
+def _mail_folder(config: Config) -> str:
+    return os.path.join(config.state, "mail")
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    one = group.exceptions[0]
+    return _first(one) if isinstance(one, BaseExceptionGroup) else one
+
+
+async def _cancel_on_hard(stop: Stop, scope: trio.CancelScope) -> None:
+    await stop.wait_hard()
+    scope.cancel()

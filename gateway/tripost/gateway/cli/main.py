@@ -1,0 +1,96 @@
+"""the command `tripost`
+
+Exit codes: 0 done, 1 nothing matched or refused, 2 usage or configuration, 3 no gateway
+answers, 130 interrupted. stdout is the result, stderr the talk. Every command's module is
+imported only when it is used, so that `tripost --help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+
+USAGE, REFUSED, INTERRUPTED = 2, 1, 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="tripost", description="A mail gateway that says 250 only for what is on disk.")
+    top.add_argument("--version", action="version", version=f"tripost {importlib.metadata.version('tripost')}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="play the story: Fred's mail reaches Marc through two gateways")
+    demo.add_argument("--keep", action="store_true", help="leave both gateways running until Ctrl-C")
+
+    serve = commands.add_parser("serve", help="run a gateway")
+    serve.add_argument("config_file", nargs="?", metavar="CONFIG", help="TOML file (default: tripost.toml, /etc/tripost/tripost.toml, built in)")
+    check = commands.add_parser("check", help="check a configuration; exit 0 or 2")
+    check.add_argument("config_file", nargs="?", metavar="CONFIG")
+
+    route = commands.add_parser("route", help="tell where mail for an address goes")
+    route.add_argument("addresses", nargs="+", metavar="ADDRESS")
+    route.add_argument("--json", action="store_true", help="one JSON object per address")
+
+    user = commands.add_parser("user", help="local users")
+    verbs = user.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, text in (("add", "add a user"), ("passwd", "change a password"), ("remove", "remove a user (its mail stays)")):
+        one = verbs.add_parser(verb, help=text)
+        one.add_argument("address", metavar="ADDRESS")
+        if verb != "remove":
+            one.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+        _config_option(one)
+    _config_option(verbs.add_parser("list", help="list the users"))
+    _config_option(route)
+    _config_option(serve, "config_option")
+    _config_option(check, "config_option")
+    return top
+
+
+def _config_option(where: argparse.ArgumentParser, dest: str = "config_file") -> None:
+    where.add_argument("--config", dest=dest, metavar="FILE", help="the gateway's TOML file")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    options = parser().parse_args(arguments)
+    if getattr(options, "config_option", None):
+        options.config_file = options.config_option
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `tripost … | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "demo":
+        from tripost.gateway.cli import demo
+
+        return demo.run(keep=options.keep)
+    from tripost.gateway.config import ConfigError, load
+
+    try:
+        config = load(options.config_file)
+    except ConfigError as wrong:
+        for line in wrong.errors:
+            print(f"tripost: {line}", file=sys.stderr)
+        return USAGE
+    if options.command == "check":
+        print("ok")
+        return 0
+    if options.command == "serve":
+        from tripost.gateway.cli import serve
+
+        return serve.run(config)
+    if options.command == "route":
+        from tripost.gateway.cli import route
+
+        return route.run(config, options.addresses, as_json=options.json)
+    from tripost.gateway.cli import user
+
+    return user.run(config, options)

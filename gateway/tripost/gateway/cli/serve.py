@@ -1,0 +1,45 @@
+"""tripost serve: run one gateway until a signal ends it"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+import trio
+
+from tripost.gateway.app import Gateway, StartError
+from tripost.gateway.config import Config
+from tripost.gateway.eventlog import EventLog
+from tripost.gateway.lifecycle import Stop, watch_signals
+
+
+def run(config: Config) -> int:
+    try:
+        output = open(config.events.file, "a", encoding="utf-8") if config.events.file else sys.stderr  # noqa: SIM115 - lives as long as the process
+    except OSError as wrong:
+        print(f"tripost: {config.events.file}: {wrong.strerror}", file=sys.stderr)
+        return 2
+    gateway = Gateway(config, EventLog(output, config.events.format))
+    try:
+        clean = trio.run(partial(_serve, gateway))
+    except* StartError as group:
+        for wrong in _leaves(group):
+            print(f"tripost: {wrong}", file=sys.stderr)
+        return 2
+    return 0 if clean else 1
+
+
+async def _serve(gateway: Gateway) -> bool:
+    stop = Stop()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch_signals, stop, lambda name: None)
+        clean = await gateway.run(stop)
+        nursery.cancel_scope.cancel()
+    return clean
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for one in group.exceptions:
+        found += _leaves(one) if isinstance(one, BaseExceptionGroup) else [one]
+    return found

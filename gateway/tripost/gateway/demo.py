@@ -1,0 +1,218 @@
+"""the story, played on real parts
+
+Fred (truc.fr) writes to Marc (machin.com): two gateways with state folders of
+their own, a small authoritative DNS server, real sockets, and the standard
+library's smtplib and poplib as Fred's and Marc's programs. What is printed is
+read from the gateways' events and the clients' replies.
+"""
+
+from __future__ import annotations
+
+import os
+import poplib
+import secrets
+import smtplib
+import socket
+import tempfile
+from collections.abc import Callable
+from email.message import EmailMessage
+from typing import TypeVar
+
+import trio
+
+from tripost.gateway.accounts import Accounts
+from tripost.gateway.app import Gateway
+from tripost.gateway.config import load
+from tripost.gateway.demo_dns import serve_dns
+from tripost.gateway.eventlog import EventLog
+from tripost.gateway.lifecycle import Stop, watch_signals
+from tripost.queue import events
+from tripost.queue.events import Event, Subscription
+
+E = TypeVar("E", bound=Event)
+
+FRED, MARC = "fred@truc.fr", "marc@machin.com"
+PATIENCE = 20.0  # seconds for any one step; each takes milliseconds
+
+ZONES = {
+    "truc.fr": [("truc.fr", "MX", "10 smtp.truc.fr."), ("smtp.truc.fr", "A", "127.0.0.1")],
+    "machin.com": [("machin.com", "MX", "10 smtp.machin.com."), ("smtp.machin.com", "A", "127.0.0.1")],
+}
+
+TOML = """\
+hostname = "smtp.{domain}"
+state = "."
+[[listen]]
+service = "smtp"
+address = "127.0.0.1:{smtp}"
+[[listen]]
+service = "pop3"
+address = "127.0.0.1:0"
+[[listen]]
+service = "monitor"
+address = "127.0.0.1:0"
+[auth]
+file = "accounts"
+[relay]
+networks = [{relay}]
+[local]
+domains = ["{domain}"]
+postmaster = "{user}"
+[spool]
+min_free = "1MiB"
+[delivery]
+port = {peer}
+[dns]
+nameservers = ["{dns}"]
+[events]
+file = "events.log"
+format = "json"
+[lifecycle]
+drain = "5s"
+"""
+
+
+class Side:
+    """One gateway of the story, with its folder, its events and its user's password."""
+
+    def __init__(self, folder: str, domain: str, user: str, *, smtp: int, peer: int, dns: str, relays: bool) -> None:
+        self.folder = os.path.join(folder, domain)
+        os.makedirs(self.folder, mode=0o700)
+        self.user, self.password = user, secrets.token_urlsafe(9)
+        text = TOML.format(
+            domain=domain, user=user, smtp=smtp, peer=peer, dns=dns, relay='"127.0.0.0/8"' if relays else ""
+        )
+        self.file = os.path.join(self.folder, "tripost.toml")
+        with open(self.file, "w", encoding="utf-8") as out:
+            out.write(text)
+        config = load(self.file)
+        Accounts(config.accounts_file).add(user, self.password)
+        self._log = open(config.events.file, "a", encoding="utf-8")  # noqa: SIM115 - closed by `close`
+        self.gateway = Gateway(config, EventLog(self._log, "json"))
+        self.stop = Stop()
+
+    def close(self) -> None:
+        self._log.close()
+
+    def port(self, service: str) -> int:
+        return int(self.gateway.addresses[service][0].rpartition(":")[2])
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+async def play(say: Callable[[str], None], *, keep: bool = False) -> int:
+    """Tell the story to `say`, one line at a time; returns the exit code."""
+    with tempfile.TemporaryDirectory(prefix="tripost-demo-") as folder:
+        async with trio.open_nursery() as nursery:
+            halt = Stop()
+            await nursery.start(watch_signals, halt, lambda name: say(f"{name}: stopping"))
+            nursery.start_soon(_stop_on, halt, nursery.cancel_scope)
+            dns = await nursery.start(serve_dns, ZONES)
+            here, there = free_port(), free_port()
+            fred = Side(folder, "truc.fr", FRED, smtp=here, peer=there, dns=dns, relays=True)
+            marc = Side(folder, "machin.com", MARC, smtp=there, peer=here, dns=dns, relays=False)
+            try:
+                async with trio.open_nursery() as gateways:
+                    for side in (fred, marc):
+                        await gateways.start(side.gateway.run, side.stop)
+                    with trio.fail_after(PATIENCE * 6):
+                        await _story(say, fred, marc, dns)
+                    if keep:
+                        _how_to_reach(say, fred, marc)
+                        await halt.wait()
+                    for side in (fred, marc):
+                        side.stop.request("the story is told")
+            finally:
+                fred.close()
+                marc.close()
+            nursery.cancel_scope.cancel()
+        return 130 if halt.reason and not keep else 0
+
+
+async def _stop_on(halt: Stop, scope: trio.CancelScope) -> None:
+    await halt.wait()
+    scope.deadline = trio.current_time() + 5
+
+
+class Watch:
+    """Collects a side's events; `wait` gives the first of a kind, seen or to come."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._seen: list[Event] = []
+
+    async def wait(self, kind: type[E]) -> E:
+        for event in self._seen:
+            if isinstance(event, kind):
+                return event
+        with trio.fail_after(PATIENCE):
+            while True:
+                event = await self._subscription.receive()
+                self._seen.append(event)
+                if isinstance(event, kind):
+                    return event
+
+
+def _letter() -> EmailMessage:
+    letter = EmailMessage()
+    letter["From"], letter["To"], letter["Subject"] = f"Fred <{FRED}>", f"Marc <{MARC}>", "Lunch on Thursday"
+    letter["Message-ID"] = "<lunch-1@truc.fr>"
+    letter.set_content("Hello Marc,\n\nThe usual place at noon?\n.\nFred\n")
+    return letter
+
+
+async def _story(say: Callable[[str], None], fred: Side, marc: Side, dns: str) -> None:
+    say(f"Gateways: smtp.truc.fr on port {fred.port('smtp')}, smtp.machin.com on port {marc.port('smtp')}; DNS on {dns}")
+    with fred.gateway.bus.subscribe(4096) as truc_events, marc.gateway.bus.subscribe(4096) as machin_events:
+        at_truc, at_machin = Watch(truc_events), Watch(machin_events)
+        await trio.to_thread.run_sync(_submit, fred.port("smtp"))
+        accepted = await at_truc.wait(events.Accepted)
+        say(f"1. Fred's program submits the message to smtp.truc.fr by SMTP: queued as {accepted.id}, {accepted.size} octets")
+        resolved = await at_truc.wait(events.Resolved)
+        relayed = await at_truc.wait(events.Relayed)
+        say(
+            f"2. truc.fr is not Marc's domain: smtp.truc.fr looks up the MX of {resolved.domain}"
+            f" ({', '.join(resolved.hosts)}) and relays it there: {relayed.reply}"
+        )
+        arrived = await at_machin.wait(events.DeliveredLocally)
+        say(f"3. smtp.machin.com knows {arrived.recipient} and puts the message into the mailbox")
+        count, octets, content = await trio.to_thread.run_sync(_fetch, marc.port("pop3"), marc.password)
+        asked = await at_machin.wait(events.LoggedIn)
+        say(f"4. Marc's program asks the POP server: {asked.account} logs in from {asked.client}")
+        say(f"5. The POP server looks into the mailbox: {count} message, {octets} octets")
+        fetched = await at_machin.wait(events.Fetched)
+        say(f"6. It sends {fetched.messages} message to Marc's program, which has it now:")
+    say("")
+    for line in content:
+        say("   " + line.decode("utf-8", "replace"))
+
+
+def _submit(port: int) -> None:
+    with smtplib.SMTP("127.0.0.1", port, local_hostname="fred-laptop.truc.fr", timeout=PATIENCE) as client:
+        client.send_message(_letter(), FRED, [MARC])
+
+
+def _fetch(port: int, password: str) -> tuple[int, int, list[bytes]]:
+    client = poplib.POP3("127.0.0.1", port, timeout=PATIENCE)
+    client.user(MARC)
+    client.pass_(password)
+    count, octets = client.stat()
+    _, lines, _ = client.retr(1)
+    client.dele(1)
+    client.quit()
+    return count, octets, lines
+
+
+def _how_to_reach(say: Callable[[str], None], fred: Side, marc: Side) -> None:
+    say("")
+    for side in (fred, marc):
+        say(f"{side.gateway.hostname}: smtp 127.0.0.1:{side.port('smtp')}  pop3 127.0.0.1:{side.port('pop3')}"
+            f"  live ws://127.0.0.1:{side.port('monitor')}/live")
+        say(f"   user {side.user}  password {side.password}")
+        say(f"   state and events.log in {side.folder}")
+    say("Ctrl-C ends both and removes their folders.")

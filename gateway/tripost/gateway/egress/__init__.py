@@ -1,0 +1,1 @@
+"""Mail being fetched: POP3."""

@@ -1,0 +1,48 @@
+"""from starting to stopped
+
+The first SIGTERM or SIGINT asks for a drain: accepting stops, sessions and
+deliveries may finish within `drain` seconds. A second signal stops at once.
+Whatever is cut is safe: a message is either acknowledged and on disk, or its
+sender was never told 250.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import trio
+
+
+class Stop:
+    """Tells everybody that cares that the gateway is to stop, and why."""
+
+    def __init__(self) -> None:
+        self._soft = trio.Event()
+        self._hard = trio.Event()
+        self.reason = ""
+
+    def request(self, reason: str) -> None:
+        """First call: drain. Second call: at once."""
+        if self._soft.is_set():
+            self._hard.set()
+        self.reason = self.reason or reason
+        self._soft.set()
+
+    async def wait(self) -> None:
+        await self._soft.wait()
+
+    async def wait_hard(self) -> None:
+        await self._hard.wait()
+
+
+async def watch_signals(
+    stop: Stop, told: Callable[[str], None], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Turn SIGTERM and SIGINT into `stop.request`; runs until cancelled."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        task_status.started()
+        async for number in received:
+            name = signal.Signals(number).name
+            told(name)
+            stop.request(name)

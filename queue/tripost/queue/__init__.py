@@ -1,0 +1,1 @@
+"""What a message is, how it is kept, when it is due."""

@@ -1,0 +1,190 @@
+"""what happens, as typed events
+
+Every step of a message emits exactly one event. Subscribers are bounded and
+droppable: a slow one loses events and is told how many, mail never waits.
+Events carry ids, addresses and reasons, never message text or secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import trio
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="event", tag=lambda name: name.lower(), omit_defaults=True):
+    """Base: `time` is wall-clock seconds, `gateway` the hostname that speaks."""
+
+    time: float
+
+
+class Started(Event, kw_only=True):
+    listeners: dict[str, list[str]]
+
+
+class Stopping(Event, kw_only=True):
+    reason: str
+
+
+class Stopped(Event, kw_only=True):
+    clean: bool
+
+
+class Connected(Event, kw_only=True):
+    service: str
+    client: str
+
+
+class Refused(Event, kw_only=True):
+    """A command was refused; `phase` is connect, helo, mail, rcpt, data…"""
+
+    service: str
+    client: str
+    phase: str
+    reply: str
+
+
+class Accepted(Event, kw_only=True):
+    id: str
+    sender: str
+    recipients: list[str]
+    size: int
+    client: str
+
+
+class Attempted(Event, kw_only=True):
+    """A delivery attempt begins: where to and how the host was found."""
+
+    id: str
+    next_hop: str
+    host: str
+
+
+class Resolved(Event, kw_only=True):
+    """The MX answer for a domain, in the order of use."""
+
+    domain: str
+    hosts: list[str]
+
+
+class Relayed(Event, kw_only=True):
+    id: str
+    recipient: str
+    next_hop: str
+    host: str
+    reply: str
+
+
+class DeliveredLocally(Event, kw_only=True, tag="delivered"):
+    id: str
+    recipient: str
+
+
+class DeferredUntil(Event, kw_only=True, tag="deferred"):
+    id: str
+    recipient: str
+    next_hop: str
+    attempt: int
+    due: float
+    delay: float
+    reply: str
+
+
+class BackedOff(Event, kw_only=True, tag="backoff"):
+    """A destination cannot be spoken to; one probe follows after `delay` s."""
+
+    next_hop: str
+    failures: int
+    delay: float
+    reply: str
+
+
+class Bounced(Event, kw_only=True, tag="failed"):
+    """Given up. `report` is the id of the DSN, "" where none is due."""
+
+    id: str
+    recipient: str
+    reply: str
+    report: str
+
+
+class LoggedIn(Event, kw_only=True):
+    service: str
+    account: str
+    client: str
+
+
+class LoginFailed(Event, kw_only=True):
+    service: str
+    client: str
+
+
+class Fetched(Event, kw_only=True):
+    account: str
+    client: str
+    messages: int
+    deleted: int
+
+
+class Trouble(Event, kw_only=True):
+    """Something an operator should look at."""
+
+    where: str
+    reason: str
+
+
+class Subscription:
+    """One bounded reader. `dropped` counts events lost since it was opened."""
+
+    def __init__(self, send: trio.MemorySendChannel[Event], receive: trio.MemoryReceiveChannel[Event]) -> None:
+        self._send = send
+        self._receive = receive
+        self.dropped = 0
+
+    def offer(self, event: Event) -> None:
+        try:
+            self._send.send_nowait(event)
+        except trio.WouldBlock:
+            self.dropped += 1
+
+    async def receive(self) -> Event:
+        """The next event, in order."""
+        return await self._receive.receive()
+
+
+class Bus:
+    """Hands each event to every sink (called at once) and every subscriber."""
+
+    def __init__(self) -> None:
+        self._sinks: list[Callable[[Event], Any]] = []
+        self._subscriptions: list[Subscription] = []
+
+    def add_sink(self, sink: Callable[[Event], Any]) -> None:
+        """`sink` must be quick and must not raise (the event log's writer)."""
+        self._sinks.append(sink)
+
+    def emit(self, event: Event) -> None:
+        for sink in self._sinks:
+            sink(event)
+        for one in self._subscriptions:
+            one.offer(event)
+
+    @contextmanager
+    def subscribe(self, size: int = 1024) -> Iterator[Subscription]:
+        """A bounded view of what is emitted from now on."""
+        send, receive = trio.open_memory_channel[Event](size)
+        one = Subscription(send, receive)
+        self._subscriptions.append(one)
+        try:
+            yield one
+        finally:
+            self._subscriptions.remove(one)
+            send.close()
+            receive.close()
+
+
+encode_event = msgspec.json.Encoder().encode

@@ -1,0 +1,74 @@
+"""message, envelope, recipient, outcome
+
+What the spool keeps about one accepted message and what can become of each of
+its recipients. Values only; every struct here is a msgspec record and so part
+of the spool's format: fields are added at the end, with a default.
+
+States   a recipient is queued until exactly one final Outcome is settled:
+         Delivered or Failed; Deferred leaves it queued with a later due time.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Recipient(msgspec.Struct, frozen=True, array_like=True):
+    """One RCPT. `id` is stable for the life of the message (0-based)."""
+
+    id: int
+    address: str
+    next_hop: str  # what the schedule is keyed by; see tripost.delivery.routing
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """All that is known of a message but its content.
+
+    `accepted` and `expires` are wall-clock seconds. `sender` is "" for the
+    null reverse-path (RFC 5321 §4.5.5). `size` counts the content's octets
+    as queued (CRLF line ends, no dot-stuffing, with our Received line).
+    """
+
+    id: str
+    sender: str
+    recipients: tuple[Recipient, ...]
+    accepted: float
+    expires: float
+    size: int = 0
+    eight_bit: bool = False
+    client: str = ""
+    account: str = ""
+
+
+class Delivered(msgspec.Struct, frozen=True, array_like=True, tag="ok"):
+    """The remote's 2xx, or the local mailbox has it on stable storage."""
+
+    how: str  # "relayed" | "delivered" | "discarded"
+    reply: str = ""
+    host: str = ""
+
+
+class Deferred(msgspec.Struct, frozen=True, array_like=True, tag="later"):
+    """To be tried again. `destination` tells the two kinds of retry apart:
+
+    True: the destination could not be spoken to at all (DNS, connect,
+    greeting, STARTTLS); False: this message or recipient got a 4xx.
+    """
+
+    code: int
+    enhanced: str
+    text: str
+    host: str = ""
+    destination: bool = False
+
+
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag="no"):
+    """Given up; the sender is told by a DSN unless the sender is null."""
+
+    code: int
+    enhanced: str
+    text: str
+    host: str = ""
+
+
+Outcome = Delivered | Deferred | Failed

@@ -1,0 +1,49 @@
+"""what keeps a gateway from starting is said in one line, exit code 2"""
+
+from __future__ import annotations
+
+import pathlib
+import socket
+
+from support.gateways import Running, running
+
+
+def _refused(gateway: Running) -> str:
+    done = gateway.command("serve")
+    assert done.returncode == 2, done
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_port_in_use(tmp_path: pathlib.Path) -> None:
+    gateway = Running(tmp_path)
+    with socket.create_server(("127.0.0.1", gateway.pop3)):
+        assert f"cannot listen on 127.0.0.1:{gateway.pop3}: Address already in use" in _refused(gateway)
+
+
+def test_a_second_gateway_on_the_same_state(tmp_path: pathlib.Path) -> None:
+    with running(tmp_path) as first:
+        second = Running(tmp_path)
+        assert "in use by another gateway" in _refused(second)
+        assert first.child is not None
+        assert first.child.poll() is None
+
+
+def test_state_that_cannot_be_made(tmp_path: pathlib.Path) -> None:
+    gateway = Running(tmp_path)
+    (tmp_path / "state").write_text("a file where a folder should be")
+    assert "state" in _refused(gateway)
+
+
+def test_misspelt_key(tmp_path: pathlib.Path) -> None:
+    gateway = Running(tmp_path, extra="[limtis]\nerrors = 3\n", user="")
+    line = _refused(gateway)
+    assert "tripost.toml" in line
+    assert "limtis" in line
+
+
+def test_sigterm_is_a_clean_end(tmp_path: pathlib.Path) -> None:
+    with running(tmp_path) as gateway:
+        assert gateway.stop() == 0
+        assert [row["event"] for row in gateway.events()][-2:] == ["stopping", "stopped"]

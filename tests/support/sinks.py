@@ -1,0 +1,71 @@
+"""an SMTP server that counts, in a thread: a destination outside of tripost"""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import threading
+from typing import Any
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    server: Sink
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 sink ESMTP\r\n")
+        while line := self.rfile.readline():
+            verb = line[:4].upper()
+            if verb == b"EHLO":
+                self.wfile.write(b"250-sink\r\n250 PIPELINING\r\n")
+            elif verb == b"DATA":
+                self.wfile.write(b"354 go\r\n")
+                content = b""
+                while (one := self.rfile.readline()) != b".\r\n":
+                    if not one:
+                        return
+                    content += one[1:] if one.startswith(b".") else one
+                self.server.take(content)
+                self.wfile.write(b"250 taken\r\n")
+            elif verb == b"QUIT":
+                self.wfile.write(b"221 bye\r\n")
+                return
+            else:
+                self.wfile.write(b"250 ok\r\n")
+
+
+class Sink(socketserver.ThreadingTCPServer):
+    """`messages` holds the content of every message taken."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.messages: list[bytes] = []
+        self._lock = threading.Lock()
+        self._open: set[Any] = set()
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def take(self, content: bytes) -> None:
+        with self._lock:
+            self.messages.append(content)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def close(self) -> None:
+        self.shutdown()
+        for one in list(self._open):
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # already gone
+        self.server_close()
+        self._thread.join()
