@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+
 from conftest import needs
 from support.gateways import Running, running, wait_for
 
@@ -54,8 +55,15 @@ def _submitted(gateway: Running, message: bytes, tmp_path: pathlib.Path) -> None
     file = tmp_path / "letter.eml"
     file.write_bytes(message)
     _run(
-        "curl", "-sS", f"smtp://127.0.0.1:{gateway.smtp}/fred.truc.fr", "--mail-from", "fred@truc.fr",
-        "--mail-rcpt", "marc@machin.com", "-T", str(file),
+        "curl",
+        "-sS",
+        f"smtp://127.0.0.1:{gateway.smtp}/fred.truc.fr",
+        "--mail-from",
+        "fred@truc.fr",
+        "--mail-rcpt",
+        "marc@machin.com",
+        "-T",
+        str(file),
     )
 
 
@@ -73,8 +81,19 @@ def test_curl_in_curl_and_poplib_out_byte_exact(gateway: Running, tmp_path: path
 def test_swaks_in(gateway: Running) -> None:
     needs("swaks")
     _run(
-        "swaks", "--server", f"127.0.0.1:{gateway.smtp}", "--from", "fred@truc.fr", "--to", "marc@machin.com",
-        "--body", "from swaks", "--header", "Subject: swaks", "--pipeline", "--hide-all",
+        "swaks",
+        "--server",
+        f"127.0.0.1:{gateway.smtp}",
+        "--from",
+        "fred@truc.fr",
+        "--to",
+        "marc@machin.com",
+        "--body",
+        "from swaks",
+        "--header",
+        "Subject: swaks",
+        "--pipeline",
+        "--hide-all",
     )
     assert b"from swaks" in _stored(gateway, 1)[0]
 
@@ -91,8 +110,18 @@ def test_fetchmail_out_equal_after_its_own_lines(gateway: Running, tmp_path: pat
         f' sslproto "" no sslcertck mda "cat > {out}"\n'
     )
     rc.chmod(0o600)
-    _run("fetchmail", "-f", str(rc), "--nosyslog", "--pidfile", str(tmp_path / "pid"), "-i", str(tmp_path / "ids"),
-         FETCHMAILHOME=str(tmp_path), HOME=str(tmp_path))
+    _run(
+        "fetchmail",
+        "-f",
+        str(rc),
+        "--nosyslog",
+        "--pidfile",
+        str(tmp_path / "pid"),
+        "-i",
+        str(tmp_path / "ids"),
+        FETCHMAILHOME=str(tmp_path),
+        HOME=str(tmp_path),
+    )
     got = out.read_bytes().replace(b"\r\n", b"\n")
     got = re.sub(rb"(?m)\AReturn-Path:[^\n]*\n", b"", got) if not stored.startswith(b"Return-Path") else got
     theirs = re.compile(rb"^(Received: from [^\n]*\n\tby [^\n]* with POP3 [^\n]*\n(\t[^\n]*\n)*)", re.M)

@@ -7,14 +7,25 @@ import re
 import smtplib
 
 import pytest
+
 from support.gateways import free_port, running, wait_for
 from support.sinks import Sink
+
+
+EXTRA = """\
+[[route]]
+domain = "far.example"
+to = "smtp://127.0.0.1:{port}"
+[delivery.default]
+probe_first = "200ms"
+probe_longest = "400ms"
+"""
 
 
 @pytest.mark.parametrize("count", [1, 1000])
 def test_accepted_mail_survives_kill_nine(tmp_path: pathlib.Path, count: int) -> None:
     port = free_port()
-    extra = f'[[route]]\ndomain = "far.example"\nto = "smtp://127.0.0.1:{port}"\n[delivery.default]\nprobe_first = "200ms"\nprobe_longest = "400ms"\n'
+    extra = EXTRA.format(port=port)
     with running(tmp_path, extra) as gateway:
         with smtplib.SMTP("127.0.0.1", gateway.smtp, timeout=20) as client:
             for n in range(count):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import pathlib
 
+import pytest
 import trio
-from support.gateways import running
 from trio_websocket import HandshakeError, open_websocket_url
 
-import pytest
+from support.gateways import running
 
 
 async def test_live_figures(tmp_path: pathlib.Path) -> None:

@@ -6,11 +6,22 @@ import pathlib
 import socket
 
 import pytest
+
 from support.gateways import running
 
 VECTORS = [
-    b"\n.\n", b"\r\n.\n", b"\n.\r\n", b"\r.\r", b"\r.\r\n", b"\r\n.\r", b"\n.\r", b"\r.\n", b"\r\n\x00.\r\n",
-    b"\r\n.\x00\r\n", b"\r\n.\r\x00\n", b"\x00\r\n.\n",
+    b"\n.\n",
+    b"\r\n.\n",
+    b"\n.\r\n",
+    b"\r.\r",
+    b"\r.\r\n",
+    b"\r\n.\r",
+    b"\n.\r",
+    b"\r.\n",
+    b"\r\n\x00.\r\n",
+    b"\r\n.\x00\r\n",
+    b"\r\n.\r\x00\n",
+    b"\x00\r\n.\n",
 ]
 SMUGGLED = b"MAIL FROM:<evil@truc.fr>\r\nRCPT TO:<marc@machin.com>\r\nDATA\r\nSubject: smuggled\r\n\r\nevil\r\n.\r\n"
 
@@ -32,6 +43,11 @@ def _expect(client: socket.socket, code: bytes) -> None:
     assert got.startswith(code), got
 
 
+def _bare(vector: bytes) -> bool:
+    rest = vector.replace(b"\r\n", b"")
+    return b"\r" in rest or b"\n" in rest
+
+
 def test_no_vector_ends_a_message(tmp_path: pathlib.Path) -> None:
     with running(tmp_path) as gateway:
         for vector in VECTORS:
@@ -44,15 +60,13 @@ def test_no_vector_ends_a_message(tmp_path: pathlib.Path) -> None:
                 _expect(client, b"354")
                 client.sendall(b"Subject: one\r\n\r\nbody" + vector + SMUGGLED + b"QUIT\r\n")
                 replies = _read_all(client).split(b"\r\n")
-            bare = vector.replace(b"\r\n", b"").count(b"\n") + vector.replace(b"\r\n", b"").count(b"\r")
-            if bare:  # dropped to the real end, refused, closed; nothing pipelined behind it is obeyed
+            if _bare(vector):  # dropped to the real end, refused, closed; nothing pipelined behind it is obeyed
                 assert replies == [replies[0], b""], (vector, replies)
                 assert replies[0].startswith(b"554 5.6.0"), (vector, replies)
             else:  # NUL beside the dot is text: one message, its end is SMUGGLED's own
                 assert [one[:3] for one in replies if one] == [b"250", b"221"], (vector, replies)
         assert all(row["sender"] == "fred@truc.fr" for row in gateway.events("accepted"))
-        clean = [one for one in VECTORS if not one.replace(b"\r\n", b"").strip(b".\x00") == b""]
-        assert len(gateway.events("accepted")) == len(VECTORS) - len(clean)
+        assert len(gateway.events("accepted")) == sum(not _bare(one) for one in VECTORS)
 
 
 @pytest.mark.parametrize("line", [b"NOOP\n", b"NO\rOP\r\n"])

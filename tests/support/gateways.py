@@ -73,7 +73,11 @@ class Running:
         """Run `tripost WORDS --config FILE`."""
         return subprocess.run(
             [sys.executable, "-m", "tripost", *words, "--config", str(self.file)],
-            input=input, text=True, capture_output=True, timeout=60, check=False,
+            input=input,
+            text=True,
+            capture_output=True,
+            timeout=60,
+            check=False,
         )
 
     def start(self) -> None:

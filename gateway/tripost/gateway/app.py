@@ -14,29 +14,29 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from functools import partial
+from collections.abc import Callable
 
 import trio
-
 from tripost.delivery.dispatcher import DeliverySettings, Dispatcher
 from tripost.delivery.dsn import make_report
 from tripost.delivery.mailbox.maildir import MaildirDelivery
 from tripost.delivery.resolver import Resolver
-from tripost.delivery.routing import RouteRule, Router
+from tripost.delivery.routing import Router, RouteRule
 from tripost.gateway.accounts import Accounts
 from tripost.gateway.config import Config
 from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
-from tripost.gateway.eventlog import EventLog
 from tripost.gateway.ingress.smtp_session import IngressContext, serve_smtp
+from tripost.queue.manager import Queue, QueueSettings, open_queue
+from tripost.queue.retry import Schedule
+
+from tripost.gateway.eventlog import EventLog
 from tripost.gateway.lifecycle import Stop
 from tripost.gateway.listeners import Acceptor, Handler, ListenError, Service, bind
 from tripost.gateway.monitor.websocket import Monitor
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
 from tripost.queue.events import Bus, Started, Stopped, Stopping
-from tripost.queue.manager import Queue, QueueSettings, open_queue
 from tripost.queue.message import Envelope, Failed, Recipient
-from tripost.queue.retry import Schedule
 
 
 class StartError(Exception):
@@ -71,7 +71,6 @@ class Gateway:
         self.hostname = config.hostname
         self.bus = Bus()
         self.addresses: dict[str, list[str]] = {}
-        self.monitor_figures = dict[str, int]()
         log.attach(self.bus)
 
     async def run(self, stop: Stop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> bool:
@@ -83,6 +82,7 @@ class Gateway:
         except OSError as wrong:
             raise StartError(f"{config.state}: {wrong.strerror}") from wrong
         router = make_router(config)
+        reporter = _Reporter(config, router, clock)
         clean = False
         try:
             async with open_queue(
@@ -90,8 +90,9 @@ class Gateway:
                 _queue_settings(config),
                 clock=clock,
                 bus=self.bus,
-                reporter=_Reporter(config, router, clock),
+                reporter=reporter,
             ) as queue:
+                reporter.new_id = queue.new_id
                 clean = await self._serve(queue, router, clock, stop, task_status)
         except* SpoolLocked as group:
             raise StartError(f"{config.state}: {SpoolLocked.text}") from group

@@ -19,11 +19,11 @@ from email.message import EmailMessage
 from typing import TypeVar
 
 import trio
-
 from tripost.gateway.accounts import Accounts
-from tripost.gateway.app import Gateway
 from tripost.gateway.config import load
 from tripost.gateway.demo_dns import serve_dns
+
+from tripost.gateway.app import Gateway
 from tripost.gateway.eventlog import EventLog
 from tripost.gateway.lifecycle import Stop, watch_signals
 from tripost.queue import events
@@ -167,12 +167,14 @@ def _letter() -> EmailMessage:
 
 
 async def _story(say: Callable[[str], None], fred: Side, marc: Side, dns: str) -> None:
-    say(f"Gateways: smtp.truc.fr on port {fred.port('smtp')}, smtp.machin.com on port {marc.port('smtp')}; DNS on {dns}")
+    say(
+        f"Gateways: smtp.truc.fr on port {fred.port('smtp')}, smtp.machin.com on port {marc.port('smtp')}; DNS on {dns}"
+    )
     with fred.gateway.bus.subscribe(4096) as truc_events, marc.gateway.bus.subscribe(4096) as machin_events:
         at_truc, at_machin = Watch(truc_events), Watch(machin_events)
         await trio.to_thread.run_sync(_submit, fred.port("smtp"))
         accepted = await at_truc.wait(events.Accepted)
-        say(f"1. Fred's program submits the message to smtp.truc.fr by SMTP: queued as {accepted.id}, {accepted.size} octets")
+        say(f"1. Fred's program submits the message to smtp.truc.fr by SMTP: queued as {accepted.id}")
         resolved = await at_truc.wait(events.Resolved)
         relayed = await at_truc.wait(events.Relayed)
         say(
@@ -211,8 +213,10 @@ def _fetch(port: int, password: str) -> tuple[int, int, list[bytes]]:
 def _how_to_reach(say: Callable[[str], None], fred: Side, marc: Side) -> None:
     say("")
     for side in (fred, marc):
-        say(f"{side.gateway.hostname}: smtp 127.0.0.1:{side.port('smtp')}  pop3 127.0.0.1:{side.port('pop3')}"
-            f"  live ws://127.0.0.1:{side.port('monitor')}/live")
+        say(
+            f"{side.gateway.hostname}: smtp 127.0.0.1:{side.port('smtp')}  pop3 127.0.0.1:{side.port('pop3')}"
+            f"  live ws://127.0.0.1:{side.port('monitor')}/live"
+        )
         say(f"   user {side.user}  password {side.password}")
         say(f"   state and events.log in {side.folder}")
     say("Ctrl-C ends both and removes their folders.")

@@ -7,9 +7,8 @@ Events carry ids, addresses and reasons, never message text or secrets.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec

@@ -13,7 +13,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-USAGE, REFUSED, INTERRUPTED = 2, 1, 130
+USAGE, INTERRUPTED = 2, 130
+CONFIG_HELP = "TOML file (default: tripost.toml, then /etc/tripost/tripost.toml, then the built-in settings)"
+USER_VERBS = {"add": "add a user", "passwd": "change a password", "remove": "remove a user (its mail stays)"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--keep", action="store_true", help="leave both gateways running until Ctrl-C")
 
     serve = commands.add_parser("serve", help="run a gateway")
-    serve.add_argument("config_file", nargs="?", metavar="CONFIG", help="TOML file (default: tripost.toml, /etc/tripost/tripost.toml, built in)")
+    serve.add_argument("config_file", nargs="?", metavar="CONFIG", help=CONFIG_HELP)
     check = commands.add_parser("check", help="check a configuration; exit 0 or 2")
     check.add_argument("config_file", nargs="?", metavar="CONFIG")
 
@@ -35,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
     user = commands.add_parser("user", help="local users")
     verbs = user.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb, text in (("add", "add a user"), ("passwd", "change a password"), ("remove", "remove a user (its mail stays)")):
+    for verb, text in USER_VERBS.items():
         one = verbs.add_parser(verb, help=text)
         one.add_argument("address", metavar="ADDRESS")
         if verb != "remove":

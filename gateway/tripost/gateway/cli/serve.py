@@ -6,9 +6,9 @@ import sys
 from functools import partial
 
 import trio
+from tripost.gateway.config import Config
 
 from tripost.gateway.app import Gateway, StartError
-from tripost.gateway.config import Config
 from tripost.gateway.eventlog import EventLog
 from tripost.gateway.lifecycle import Stop, watch_signals
 

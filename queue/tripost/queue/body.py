@@ -1,0 +1,104 @@
+"""a message's content on its way in and out
+
+Small bodies wait in memory for the record that will hold them; larger ones go
+chunk by chunk into a file of their own, which is synced, with its folder
+entry, before the record that names it is written. A body that is never
+accepted is removed by `discard`, or after a crash by the next start.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tripost.queue.files import Files, Handle
+from tripost.queue.log import RunSync, translate
+
+
+class Body:
+    """Being written. `size` counts octets so far."""
+
+    def __init__(self, files: Files, folder: str, id: str, inline: int, run_sync: RunSync) -> None:
+        self._files = files
+        self._folder = folder
+        self._id = id
+        self._inline = inline
+        self._run_sync = run_sync
+        self._chunks: list[bytes] = []
+        self._handle: Handle | None = None
+        self.size = 0
+
+    async def write(self, data: bytes) -> None:
+        """Take some content; raises SpoolError/SpoolFull."""
+        self._chunks.append(data)
+        self.size += len(data)
+        if self.size > self._inline:
+            await self._hop(self._spill)
+
+    async def finish(self) -> bytes | None:
+        """The whole of a small body; None when it is durable in its own file."""
+        if self.size <= self._inline:
+            return b"".join(self._chunks)
+        await self._hop(self._sync)
+        return None
+
+    async def discard(self) -> None:
+        """Forget it; harmless after an accept that failed, and when called twice."""
+        self._chunks.clear()
+        if self._handle is not None:
+            await self._hop(self._remove)
+
+    def kept(self) -> None:
+        """The record that names the file is durable: the file is the queue's now."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
+    async def _hop(self, work: object) -> None:
+        try:
+            await self._run_sync(work)  # type: ignore[arg-type]
+        except OSError as wrong:
+            raise translate(wrong) from wrong
+
+    def _spill(self) -> None:
+        if self._handle is None:
+            self._handle = self._files.create(os.path.join(self._folder, self._id))
+        data = b"".join(self._chunks)
+        self._handle.write_at(self.size - len(data), data)
+        self._chunks.clear()
+
+    def _sync(self) -> None:
+        assert self._handle is not None
+        self._handle.sync()
+        self._files.sync_folder(self._folder)
+
+    def _remove(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.close()
+            self._files.unlink(os.path.join(self._folder, self._id))
+
+
+class BodyReader:
+    """Being read, from memory or from the message's file."""
+
+    def __init__(self, data: bytes, handle: Handle | None, size: int, run_sync: RunSync) -> None:
+        self._data = data
+        self._handle = handle
+        self._run_sync = run_sync
+        self._at = 0
+        self.size = size
+
+    async def read(self, n: int = 65536) -> bytes:
+        """The next octets, b"" at the end."""
+        if self._handle is None:
+            data = self._data[self._at : self._at + n]
+        else:
+            handle, at = self._handle, self._at
+            data = await self._run_sync(lambda: handle.read_at(at, n))
+        self._at += len(data)
+        return data
+
+    async def aclose(self) -> None:
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None

@@ -1,0 +1,106 @@
+"""framed records
+
+A record proves itself: a marker, its type, its length, a checksum over header
+and payload. The checksum is keyed by the segment's random key and the record's
+offset, so bytes inside a body can never pass for a record.
+
+Layout   little-endian: marker u16, type u8, version u8, length u32, checksum
+         u32 (CRC-32 of key ‖ offset u64 ‖ first 8 header octets ‖ payload),
+         payload, zero padding to 8 octets. A segment begins with 8 octets of
+         magic, 16 of key, and 8 reserved.
+States   a scan yields Good records and Damaged spans; a span that reaches the
+         end of the data is a torn tail, which a crash leaves and nobody owes.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+MAGIC = b"TPOST\x00\x001"
+KEY_SIZE = 16
+SEGMENT_HEADER = 32
+ALIGN = 8
+_HEAD = struct.Struct("<HBBI")
+_SUM = struct.Struct("<I")
+HEAD_SIZE = _HEAD.size + _SUM.size
+MARKER = 0xD17E
+VERSION = 1
+
+
+class Good(NamedTuple):
+    kind: int
+    payload: bytes
+    offset: int
+
+
+class Damaged(NamedTuple):
+    """[start, end) could not be read; `torn` when nothing good follows it."""
+
+    start: int
+    end: int
+    torn: bool
+
+
+def segment_header(key: bytes) -> bytes:
+    return (MAGIC + key).ljust(SEGMENT_HEADER, b"\0")
+
+
+def segment_key(head: bytes) -> bytes | None:
+    """The key of a segment, None when these octets do not begin one."""
+    return head[len(MAGIC) : len(MAGIC) + KEY_SIZE] if head.startswith(MAGIC) and len(head) >= SEGMENT_HEADER else None
+
+
+def _checksum(key: bytes, offset: int, head: bytes, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(head, zlib.crc32(offset.to_bytes(8, "little"), zlib.crc32(key))))
+
+
+def encode(key: bytes, offset: int, kind: int, payload: bytes) -> bytes:
+    """The record's octets as they stand at `offset` of the segment."""
+    head = _HEAD.pack(MARKER, kind, VERSION, len(payload))
+    whole = head + _SUM.pack(_checksum(key, offset, head, payload)) + payload
+    return whole + b"\0" * (-len(whole) % ALIGN)
+
+
+def decode_at(key: bytes, data: bytes, at: int, base: int = 0) -> Good | None:
+    """The record at data[at:] (offset base+at in its segment), None if it does not prove itself."""
+    if at + HEAD_SIZE > len(data):
+        return None
+    marker, kind, version, length = _HEAD.unpack_from(data, at)
+    if marker != MARKER or version != VERSION or at + HEAD_SIZE + length > len(data):
+        return None
+    payload = data[at + HEAD_SIZE : at + HEAD_SIZE + length]
+    (wanted,) = _SUM.unpack_from(data, at + _HEAD.size)
+    if _checksum(key, base + at, data[at : at + _HEAD.size], payload) != wanted:
+        return None
+    return Good(kind, payload, base + at)
+
+
+def scan(key: bytes, data: bytes) -> Iterator[Good | Damaged]:
+    """Every record of a whole segment, and the spans between that are none."""
+    at = SEGMENT_HEADER
+    bad: int | None = None
+    marker = struct.pack("<H", MARKER)
+    while at + HEAD_SIZE <= len(data):
+        good = decode_at(key, data, at)
+        if good is None:
+            bad = at if bad is None else bad
+            at = _next_candidate(data, marker, at + ALIGN)
+            continue
+        if bad is not None:
+            yield Damaged(bad, at, False)
+            bad = None
+        yield good
+        at += -(-(HEAD_SIZE + len(good.payload)) // ALIGN) * ALIGN
+    if bad is not None and data[bad:].strip(b"\0"):
+        yield Damaged(bad, len(data), True)
+
+
+def _next_candidate(data: bytes, marker: bytes, at: int) -> int:
+    while (found := data.find(marker, at)) >= 0:
+        if found % ALIGN == 0:
+            return found
+        at = found + 1
+    return len(data)
