@@ -17,10 +17,10 @@ from tripost.queue.log import RunSync, translate
 class Body:
     """Being written. `size` counts octets so far."""
 
-    def __init__(self, files: Files, folder: str, id: str, inline: int, run_sync: RunSync) -> None:
+    def __init__(self, files: Files, folder: str, name: str, inline: int, run_sync: RunSync) -> None:
         self._files = files
         self._folder = folder
-        self._id = id
+        self._name = name
         self._inline = inline
         self._run_sync = run_sync
         self._chunks: list[bytes] = []
@@ -34,12 +34,12 @@ class Body:
         if self.size > self._inline:
             await self._hop(self._spill)
 
-    async def finish(self) -> bytes | None:
-        """The whole of a small body; None when it is durable in its own file."""
-        if self.size <= self._inline:
-            return b"".join(self._chunks)
+    async def finish(self) -> tuple[bytes, str]:
+        """(content, "") of a small body, (b"", file name) of one that is now durable in its own file."""
+        if self._handle is None:
+            return b"".join(self._chunks), ""
         await self._hop(self._sync)
-        return None
+        return b"", self._name
 
     async def discard(self) -> None:
         """Forget it; harmless after an accept that failed, and when called twice."""
@@ -61,7 +61,7 @@ class Body:
 
     def _spill(self) -> None:
         if self._handle is None:
-            self._handle = self._files.create(os.path.join(self._folder, self._id))
+            self._handle = self._files.create(os.path.join(self._folder, self._name))
         data = b"".join(self._chunks)
         self._handle.write_at(self.size - len(data), data)
         self._chunks.clear()
@@ -75,7 +75,7 @@ class Body:
         handle, self._handle = self._handle, None
         if handle is not None:
             handle.close()
-            self._files.unlink(os.path.join(self._folder, self._id))
+            self._files.unlink(os.path.join(self._folder, self._name))
 
 
 class BodyReader:

@@ -94,3 +94,62 @@ class _Work:
     def __init__(self, entry: Entry, recipients: tuple[int, ...]) -> None:
         self.entry = entry
         self.recipients = recipients
+
+
+class Queue:
+    """Made by `open_queue`."""
+
+    def __init__(
+        self,
+        folder: str,
+        settings: QueueSettings,
+        *,
+        clock: Clock,
+        bus: Bus,
+        reporter: Reporter,
+        files: Files,
+        run_sync: RunSync,
+        random: Callable[[], float],
+        log: Log,
+        recovered: Recovered,
+    ) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._clock = clock
+        self._bus = bus
+        self._reporter = reporter
+        self._files = files
+        self._run_sync = run_sync
+        self._random = random
+        self._log = log
+        self._entries = recovered.entries
+        self._segments: dict[int, int] = dict.fromkeys(recovered.segments, 0)  # live messages in each
+        self._readers: dict[int, Handle] = {}
+        self._hops: dict[str, Hop[_Work]] = {}
+        self._changed = trio.Event()
+        self._leased: dict[str, int] = {}
+        self._id_count = 0
+        self._counts = dict.fromkeys(
+            ("accepted", "relayed", "delivered", "discarded", "reported", "suppressed", "deferrals"), 0
+        )
+        for entry in self._entries.values():
+            self._count_in(entry)
+            self._schedule(entry)
+        self._recovered = sum(len(entry.recipients) for entry in self._entries.values())
+
+    # --- taking mail in ---
+
+    def new_id(self) -> str:
+        """Unique across restarts: microseconds, a counter and randomness, 18 characters of base 32."""
+        self._id_count += 1
+        number = (int(self._clock.now() * 1e6) << 36) | ((self._id_count & 0xFFF) << 24) | secrets.randbits(24)
+        digits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+        return "".join(digits[(number >> shift) & 31] for shift in range(85, -1, -5))
+
+    def new_body(self) -> Body:
+        """Content to be filled; its file, if it needs one, is named by `accept`'s id later."""
+        return Body(self._files, self._bodies, f"b{self.new_id()}", self._settings.inline, self._run_sync)
+
+    @property
+    def _bodies(self) -> str:
+        return os.path.join(self._folder, "bodies")

@@ -23,10 +23,11 @@ SETTLE = 3  # payload: Settlement
 
 
 class Acceptance(msgspec.Struct, frozen=True, array_like=True):
-    """A message; `body` is None when it has a file of its own."""
+    """A message; its content is `body`, or the file named `file` in the bodies folder."""
 
     envelope: Envelope
-    body: bytes | None
+    body: bytes
+    file: str = ""
 
 
 class Later(msgspec.Struct, frozen=True, array_like=True):
@@ -49,12 +50,13 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True):
 class Entry:
     """One queued message in memory: `recipients` maps those still queued to (attempts, due)."""
 
-    __slots__ = ("expires", "id", "in_settlement", "location", "own_file", "recipients", "tried")
+    __slots__ = ("expires", "file", "id", "in_settlement", "location", "recipients", "tried")
 
-    def __init__(self, envelope: Envelope, location: Location, *, own_file: bool, in_settlement: bool) -> None:
+    def __init__(self, message: Acceptance, location: Location, *, in_settlement: bool) -> None:
+        envelope = message.envelope
         self.id = envelope.id
         self.location = location
-        self.own_file = own_file
+        self.file = message.file
         self.in_settlement = in_settlement
         self.expires = envelope.expires
         self.recipients = {one.id: (0, envelope.accepted, one.next_hop) for one in envelope.recipients}
@@ -137,7 +139,7 @@ def _apply(found: Recovered, number: int, record: records.Good) -> None:
 
 
 def _enter(found: Recovered, message: Acceptance, location: Location, *, in_settlement: bool) -> None:
-    entry = Entry(message.envelope, location, own_file=message.body is None, in_settlement=in_settlement)
+    entry = Entry(message, location, in_settlement=in_settlement)
     found.entries.setdefault(entry.id, entry)
 
 
