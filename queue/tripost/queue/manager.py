@@ -153,3 +153,127 @@ class Queue:
     @property
     def _bodies(self) -> str:
         return os.path.join(self._folder, "bodies")
+
+    async def accept(self, envelope: Envelope, body: Body) -> None:
+        """Make the message durable; returns only then. Raises SpoolError/SpoolFull: nothing was accepted."""
+        content, file = await body.finish()
+        message = Acceptance(envelope, content, file)
+        location = await self._log.append(ACCEPT, _encode(message))
+        body.kept()
+        self._enter(message, Entry(message, location, in_settlement=False))
+        self._wake()
+
+    def _enter(self, message: Acceptance, entry: Entry) -> None:
+        envelope = message.envelope
+        self._entries[entry.id] = entry
+        self._counts["accepted"] += len(envelope.recipients)
+        self._count_in(entry)
+        self._schedule(entry)
+        self._bus.emit(
+            events.Accepted(
+                time=self._clock.now(),
+                id=envelope.id,
+                sender=envelope.sender,
+                recipients=[one.address for one in envelope.recipients],
+                size=envelope.size,
+                client=envelope.client,
+            )
+        )
+
+    def _count_in(self, entry: Entry) -> None:
+        segment = entry.location.segment
+        self._segments[segment] = self._segments.get(segment, 0) + 1
+
+    def _schedule(self, entry: Entry, only: frozenset[int] | None = None) -> None:
+        """Put the entry's waiting recipients into their hops, those of equal due time and attempts together."""
+        groups: dict[tuple[str, float, int], list[int]] = {}
+        for recipient, (attempts, due, hop) in entry.recipients.items():
+            if only is None or recipient in only:
+                groups.setdefault((hop, due, attempts), []).append(recipient)
+        for (hop, due, _), recipients in groups.items():
+            self._hops.setdefault(hop, Hop[_Work]()).add(_Work(entry, tuple(recipients)), due)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # --- giving work out ---
+
+    def ready(self) -> list[str]:
+        """The next hops of which something can be claimed now."""
+        now = self._clock.now()
+        return [name for name, hop in self._hops.items() if (due := hop.next_due()) is not None and due <= now]
+
+    async def wait_ready(self) -> None:
+        """Until something was accepted, settled or released, or the next due time is reached."""
+        now = self._clock.now()
+        dues = [due for hop in self._hops.values() if (due := hop.next_due()) is not None and due > now]
+        changed = self._changed
+        with trio.move_on_at(self._clock.to_trio(min(dues))) if dues else trio.CancelScope():
+            await changed.wait()
+
+    async def claim(self, next_hop: str, most: int) -> list[Lease]:
+        """Up to `most` due messages for `next_hop`, the longest due first; one only when it is a probe."""
+        hop = self._hops.get(next_hop)
+        works = hop.claim(self._clock.now(), most) if hop is not None else []
+        leases: list[Lease] = []
+        for work in works:
+            self._lease(work, 1)
+            message = self._read(work.entry)
+            chosen = tuple(one for one in message.envelope.recipients if one.id in work.recipients)
+            attempt = work.entry.recipients[work.recipients[0]][0] + 1
+            leases.append(Lease(message.envelope, chosen, attempt, next_hop))
+        await trio.lowlevel.checkpoint()
+        return leases
+
+    def _lease(self, work: _Work, change: int) -> None:
+        count = self._leased.get(work.entry.id, 0) + change * len(work.recipients)
+        if count:
+            self._leased[work.entry.id] = count
+        else:
+            self._leased.pop(work.entry.id, None)
+
+    def _read(self, entry: Entry) -> Acceptance:
+        """The message's record; from the page cache, so not worth a thread hop."""
+        segment, offset = entry.location.segment, entry.location.offset
+        path = os.path.join(self._folder, "log", segment_name(segment))
+        handle = self._readers.get(segment)
+        if handle is None:
+            handle = self._readers[segment] = self._files.open(path)
+        key = records.segment_key(handle.read_at(0, records.SEGMENT_HEADER))
+        assert key is not None
+        data = handle.read_at(offset, RECORD_READ)
+        good = records.decode_at(key, data, 0, offset)
+        if good is None:  # longer than one read, or damaged since
+            data = handle.read_at(offset, records.length_at(data))
+            good = records.decode_at(key, data, 0, offset)
+        if good is None:
+            raise SpoolError(f"{path}: the record of {entry.id} at {offset} is damaged")
+        return read_acceptance(good.payload, entry.in_settlement)
+
+    async def open_body(self, lease: Lease) -> BodyReader:
+        """The message's content. Raises SpoolError."""
+        message = self._read(self._entries[lease.envelope.id])
+        handle: Handle | None = None
+        size = len(message.body)
+        if message.file:
+            try:
+                handle = self._files.open(os.path.join(self._bodies, message.file))
+            except OSError as wrong:
+                raise translate(wrong) from wrong
+            size = handle.size()
+        await trio.lowlevel.checkpoint()
+        return BodyReader(message.body, handle, size, self._run_sync)
+
+    def release(self, lease: Lease) -> None:
+        """Claimed but not tried: due again as before."""
+        self._put_back(lease)
+        hop = self._hops[lease.next_hop]
+        hop.probing = False
+        self._wake()
+
+    def _put_back(self, lease: Lease) -> None:
+        entry = self._entries[lease.envelope.id]
+        ids = frozenset(one.id for one in lease.recipients)
+        self._lease(_Work(entry, tuple(ids)), -1)
+        self._schedule(entry, ids)

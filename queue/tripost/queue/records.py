@@ -104,3 +104,8 @@ def _next_candidate(data: bytes, marker: bytes, at: int) -> int:
             return found
         at = found + 1
     return len(data)
+
+
+def length_at(data: bytes) -> int:
+    """How many octets the record that begins at data[0:] claims to have."""
+    return int(HEAD_SIZE + _HEAD.unpack_from(data)[3]) if len(data) >= HEAD_SIZE else HEAD_SIZE
