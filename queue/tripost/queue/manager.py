@@ -277,3 +277,85 @@ class Queue:
         ids = frozenset(one.id for one in lease.recipients)
         self._lease(_Work(entry, tuple(ids)), -1)
         self._schedule(entry, ids)
+
+    # --- what became of it ---
+
+    async def settle(self, lease: Lease, outcomes: dict[int, Outcome]) -> None:
+        """One durable record for all that these outcomes end, delay and cause. Raises SpoolError."""
+        entry = self._entries[lease.envelope.id]
+        entry.tried = True
+        decision = decide(
+            lease.envelope,
+            lease.recipients,
+            lease.attempt,
+            outcomes,
+            now=self._clock.now(),
+            retry=self._settings.retry,
+            random=self._random,
+        )
+        self._back_off(lease.next_hop, decision)
+        try:
+            await self._commit(entry, lease.envelope, decision)
+        except SpoolError:
+            self._put_back(lease)
+            self._wake()
+            raise
+        self._lease(_Work(entry, tuple(one.id for one in lease.recipients)), -1)
+        self._schedule(entry, frozenset(recipient.id for recipient, *_ in decision.later))
+        self._wake()
+
+    async def _commit(self, entry: Entry, envelope: Envelope, decision: Decision) -> None:
+        report = await self._report(entry, envelope, decision)
+        settlement = Settlement(
+            entry.id,
+            tuple(recipient.id for recipient, _ in [*decision.done, *decision.failed]),
+            tuple(Later(recipient.id, attempts, due) for recipient, attempts, due, _ in decision.later),
+            report,
+        )
+        location = await self._log.append(SETTLE, _encode(settlement), essential=True)
+        gone = settle_entry(self._entries, settlement)
+        if report is not None:
+            self._enter(report, Entry(report, location, in_settlement=True))
+        self._tell(entry, decision, report.envelope.id if report is not None else "")
+        if gone is not None:
+            await self._let_go(gone)
+
+    async def _report(self, entry: Entry, envelope: Envelope, decision: Decision) -> Acceptance | None:
+        if not decision.failed or not envelope.sender:
+            return None
+        message = self._read(entry)
+        head = message.body[:HEADER_LIMIT]
+        if message.file:
+            path = os.path.join(self._bodies, message.file)
+            try:
+                head = await self._run_sync(partial(_read_head, self._files, path))
+            except OSError as wrong:
+                head = b""  # the failure must be reported even when the content cannot be read
+                self._trouble("report", f"{entry.id}: {wrong.strerror}")
+        made = self._reporter(envelope, decision.failed, head.partition(b"\r\n\r\n")[0] + b"\r\n")
+        return Acceptance(made[0], made[1]) if made is not None else None
+
+    async def _let_go(self, entry: Entry) -> None:
+        """The message is done: its file and, once nothing before them is owed, its segments go."""
+        paths = [os.path.join(self._bodies, entry.file)] if entry.file else []
+        self._segments[entry.location.segment] -= 1
+        # Oldest first and only while empty: what a segment says about others, it says about older ones.
+        for number in sorted(self._segments):
+            if self._segments[number] or number >= self._log.number:
+                break
+            del self._segments[number]
+            if (handle := self._readers.pop(number, None)) is not None:
+                handle.close()
+            paths.append(os.path.join(self._folder, "log", segment_name(number)))
+        if paths:
+            await self._run_sync(partial(self._unlink, paths))
+
+    def _unlink(self, paths: list[str]) -> None:
+        for path in paths:
+            try:
+                self._files.unlink(path)
+            except OSError as wrong:  # it stays until the next start looks for orphans
+                self._trouble("unlink", f"{os.path.basename(path)}: {wrong.strerror}")
+
+    def _trouble(self, where: str, reason: str) -> None:
+        self._bus.emit(events.Trouble(time=self._clock.now(), where=where, reason=reason))
