@@ -359,3 +359,128 @@ class Queue:
 
     def _trouble(self, where: str, reason: str) -> None:
         self._bus.emit(events.Trouble(time=self._clock.now(), where=where, reason=reason))
+
+    def _back_off(self, next_hop: str, decision: Decision) -> None:
+        hop = self._hops[next_hop]
+        down = [why for *_, why in decision.later if why.destination]
+        if not down or decision.done:
+            hop.unblock()
+            return
+        plain = min(self._settings.probe_longest, self._settings.probe_first * 2.0 ** min(hop.failures, 32))
+        delay = spread(plain, 0.2, self._random())
+        now = self._clock.now()
+        if hop.failures and hop.blocked_until > now and not hop.probing:
+            return  # a lease from before the failure that is already counted
+        hop.block(now + delay)
+        self._bus.emit(
+            events.BackedOff(
+                time=now, next_hop=next_hop, failures=hop.failures, delay=delay, reply=f"{down[0].code} {down[0].text}"
+            )
+        )
+
+    def _tell(self, entry: Entry, decision: Decision, report: str) -> None:
+        """One event and one count per recipient, after the record is durable."""
+        now, counts = self._clock.now(), self._counts
+        for recipient, outcome in decision.done:
+            counts[outcome.how] += 1
+            if outcome.how == "delivered":
+                self._bus.emit(events.DeliveredLocally(time=now, id=entry.id, recipient=recipient.address))
+            else:
+                self._bus.emit(
+                    events.Relayed(
+                        time=now,
+                        id=entry.id,
+                        recipient=recipient.address,
+                        next_hop=recipient.next_hop,
+                        host=outcome.host,
+                        reply=outcome.reply,
+                    )
+                )
+        for recipient, failure in decision.failed:
+            counts["reported" if report else "suppressed"] += 1
+            reply = f"{failure.code} {failure.enhanced} {failure.text}"
+            self._bus.emit(
+                events.Bounced(time=now, id=entry.id, recipient=recipient.address, reply=reply, report=report)
+            )
+        for recipient, attempts, due, why in decision.later:
+            counts["deferrals"] += 1
+            self._bus.emit(
+                events.DeferredUntil(
+                    time=now,
+                    id=entry.id,
+                    recipient=recipient.address,
+                    next_hop=recipient.next_hop,
+                    attempt=attempts,
+                    due=due,
+                    delay=max(0.0, due - now),
+                    reply=f"{why.code} {why.enhanced} {why.text}",
+                )
+            )
+
+    def statistics(self) -> QueueStatistics:
+        return QueueStatistics(
+            recovered=self._recovered,
+            messages=len(self._entries),
+            queued=sum(len(entry.recipients) for entry in self._entries.values()),
+            leased=sum(self._leased.values()),
+            hops=sum(1 for hop in self._hops.values() if len(hop)),
+            **self._counts,
+        )
+
+
+def _read_head(files: Files, path: str) -> bytes:
+    handle = files.open(path)
+    try:
+        return handle.read_at(0, HEADER_LIMIT)
+    finally:
+        handle.close()
+
+
+@asynccontextmanager
+async def open_queue(
+    folder: str,
+    settings: QueueSettings,
+    *,
+    clock: Clock,
+    bus: Bus,
+    reporter: Reporter,
+    files: Files | None = None,
+    run_sync: RunSync | None = None,
+    random: Callable[[], float] = stdlib_random.random,
+) -> AsyncIterator[Queue]:
+    """Lock the folder, recover what it holds, run the committer. Raises SpoolLocked, SpoolDamaged, SpoolError."""
+    disk: Files = files if files is not None else RealFiles()
+    hop: RunSync = run_sync if run_sync is not None else trio.to_thread.run_sync
+    log_folder, bodies = os.path.join(folder, "log"), os.path.join(folder, "bodies")
+    try:
+        for path in (log_folder, bodies):
+            disk.make_folder(path)
+        lock = disk.lock(os.path.join(folder, "lock"))
+    except OSError as wrong:
+        raise translate(wrong) from wrong
+    try:
+        recovered: Recovered = await hop(partial(recover, disk, log_folder))
+        log = Log(
+            disk,
+            log_folder,
+            run_sync=hop,
+            segment_size=settings.segment_size,
+            min_free=settings.min_free,
+            next_number=max(recovered.segments, default=0) + 1,
+        )
+        queue = Queue(
+            folder, settings, clock=clock, bus=bus, reporter=reporter, files=disk, run_sync=hop, random=random,
+            log=log, recovered=recovered,
+        )
+        await queue.clean_up(recovered)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(log.run)
+            nursery.start_soon(queue.expire_blocked)
+            try:
+                yield queue
+            finally:
+                nursery.cancel_scope.cancel()
+        log.close()
+        queue.close()
+    finally:
+        lock.close()
