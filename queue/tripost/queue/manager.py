@@ -31,16 +31,27 @@ from tripost.queue.errors import SpoolError
 from tripost.queue.events import Bus
 from tripost.queue.files import Files, Handle, RealFiles
 from tripost.queue.log import Log, RunSync, segment_name, translate
-from tripost.queue.message import Deferred, Delivered, Envelope, Failed, Outcome, Recipient
+from tripost.queue.message import Deferred, Envelope, Failed, Outcome, Recipient
 from tripost.queue.recovery import (
-    ACCEPT, SETTLE, Acceptance, Entry, Later, Recovered, Settlement, read_acceptance, recover, settle_entry,
+    ACCEPT,
+    SETTLE,
+    Acceptance,
+    Entry,
+    Later,
+    Recovered,
+    Settlement,
+    read_acceptance,
+    recover,
+    settle_entry,
 )
 from tripost.queue.retry import Schedule, spread
 from tripost.queue.schedule import Hop
+from tripost.queue.settling import Decision, decide, expired
 
 Reporter = Callable[[Envelope, list[tuple[Recipient, Failed]], bytes], tuple[Envelope, bytes] | None]
 
 HEADER_LIMIT = 50 * 1024  # of the original that a DSN may quote
+EXPIRY_SWEEP = 60.0  # seconds between looks for what expired behind a blocked hop
 RECORD_READ = 64 * 1024  # one read takes in most records whole
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -219,12 +230,15 @@ class Queue:
         leases: list[Lease] = []
         for work in works:
             self._lease(work, 1)
-            message = self._read(work.entry)
-            chosen = tuple(one for one in message.envelope.recipients if one.id in work.recipients)
-            attempt = work.entry.recipients[work.recipients[0]][0] + 1
-            leases.append(Lease(message.envelope, chosen, attempt, next_hop))
-        await trio.lowlevel.checkpoint()
+            leases.append(self._make_lease(work, next_hop))
+        await trio.lowlevel.checkpoint_if_cancelled()
         return leases
+
+    def _make_lease(self, work: _Work, next_hop: str) -> Lease:
+        message = self._read(work.entry)
+        chosen = tuple(one for one in message.envelope.recipients if one.id in work.recipients)
+        attempt = work.entry.recipients[work.recipients[0]][0] + 1
+        return Lease(message.envelope, chosen, attempt, next_hop)
 
     def _lease(self, work: _Work, change: int) -> None:
         count = self._leased.get(work.entry.id, 0) + change * len(work.recipients)
@@ -339,21 +353,30 @@ class Queue:
         """The message is done: its file and, once nothing before them is owed, its segments go."""
         paths = [os.path.join(self._bodies, entry.file)] if entry.file else []
         self._segments[entry.location.segment] -= 1
-        # Oldest first and only while empty: what a segment says about others, it says about older ones.
+        if paths:
+            await self._run_sync(partial(self._unlink, paths))
+        await self._drop_segments()
+
+    async def _drop_segments(self) -> None:
+        # Oldest first, each removal durable before the next, and only while empty: what a segment says about
+        # others it says about older ones, so none may outlive a newer one.
+        gone: list[str] = []
         for number in sorted(self._segments):
             if self._segments[number] or number >= self._log.number:
                 break
             del self._segments[number]
             if (handle := self._readers.pop(number, None)) is not None:
                 handle.close()
-            paths.append(os.path.join(self._folder, "log", segment_name(number)))
-        if paths:
-            await self._run_sync(partial(self._unlink, paths))
+            gone.append(os.path.join(self._folder, "log", segment_name(number)))
+        for path in gone:
+            await self._run_sync(partial(self._unlink, [path], sync=True))
 
-    def _unlink(self, paths: list[str]) -> None:
+    def _unlink(self, paths: list[str], sync: bool = False) -> None:
         for path in paths:
             try:
                 self._files.unlink(path)
+                if sync:
+                    self._files.sync_folder(os.path.dirname(path))
             except OSError as wrong:  # it stays until the next start looks for orphans
                 self._trouble("unlink", f"{os.path.basename(path)}: {wrong.strerror}")
 
@@ -372,6 +395,7 @@ class Queue:
         if hop.failures and hop.blocked_until > now and not hop.probing:
             return  # a lease from before the failure that is already counted
         hop.block(now + delay)
+        hop.last = down[0]
         self._bus.emit(
             events.BackedOff(
                 time=now, next_hop=next_hop, failures=hop.failures, delay=delay, reply=f"{down[0].code} {down[0].text}"
@@ -416,6 +440,48 @@ class Queue:
                     reply=f"{why.code} {why.enhanced} {why.text}",
                 )
             )
+
+    async def expire_blocked(self) -> None:
+        """Forever: what waits behind a hop that cannot be spoken to still ends when its time is up.
+
+        The hop was tried since this start (it has failures), which stands for an attempt of each of its messages.
+        """
+        while True:
+            await trio.sleep(EXPIRY_SWEEP)
+            for name, hop in list(self._hops.items()):
+                if hop.failures and hop.last is not None:
+                    await self._expire_hop(name, hop)
+
+    async def _expire_hop(self, name: str, hop: Hop[_Work]) -> None:
+        now = self._clock.now()
+        over = [work for work in hop.entries() if work.entry.expires <= now]
+        hop.remove({id(work) for work in over})
+        for work in over:
+            self._lease(work, 1)
+            lease = self._make_lease(work, name)
+            last = hop.last or Deferred(451, "4.4.1", "the destination cannot be reached", destination=True)
+            failed = [(one, expired(last)) for one in lease.recipients]
+            try:
+                await self._commit(work.entry, lease.envelope, Decision([], failed, []))
+            except SpoolError as wrong:
+                self._put_back(lease)
+                self._trouble("expiry", f"{work.entry.id}: {wrong}")
+                return
+            self._lease(work, -1)
+
+    async def clean_up(self, recovered: Recovered) -> None:
+        """Report damage; remove body files that no message names and segments that owe nothing."""
+        for damage in recovered.damage:
+            self._trouble("recovery", damage)
+        named = {entry.file for entry in self._entries.values()}
+        orphans = [name for name in self._files.names(self._bodies) if name not in named]
+        await self._run_sync(partial(self._unlink, [os.path.join(self._bodies, name) for name in orphans]))
+        await self._drop_segments()
+
+    def close(self) -> None:
+        for handle in self._readers.values():
+            handle.close()
+        self._readers.clear()
 
     def statistics(self) -> QueueStatistics:
         return QueueStatistics(
@@ -469,8 +535,16 @@ async def open_queue(
             next_number=max(recovered.segments, default=0) + 1,
         )
         queue = Queue(
-            folder, settings, clock=clock, bus=bus, reporter=reporter, files=disk, run_sync=hop, random=random,
-            log=log, recovered=recovered,
+            folder,
+            settings,
+            clock=clock,
+            bus=bus,
+            reporter=reporter,
+            files=disk,
+            run_sync=hop,
+            random=random,
+            log=log,
+            recovered=recovered,
         )
         await queue.clean_up(recovered)
         async with trio.open_nursery() as nursery:

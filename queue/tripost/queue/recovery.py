@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 
-
 import msgspec
 
 from tripost.queue import records
@@ -157,5 +156,3 @@ def settle_entry(entries: dict[str, Entry], settlement: Settlement) -> Entry | N
     if entry.recipients:
         return None
     return entries.pop(settlement.id)
-
-

@@ -15,13 +15,15 @@ import heapq
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+from tripost.queue.message import Deferred
+
 T = TypeVar("T")
 
 
 class Hop(Generic[T]):
     """One next hop's waiting entries and its back-off."""
 
-    __slots__ = ("_heap", "_order", "blocked_until", "failures", "probing")
+    __slots__ = ("_heap", "_order", "blocked_until", "failures", "last", "probing")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, T]] = []
@@ -29,6 +31,7 @@ class Hop(Generic[T]):
         self.blocked_until = 0.0
         self.failures = 0
         self.probing = False
+        self.last: Deferred | None = None  # why it is blocked
 
     def __len__(self) -> int:
         return len(self._heap)
