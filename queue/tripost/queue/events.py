@@ -21,24 +21,24 @@ class Event(msgspec.Struct, frozen=True, tag_field="event", tag=lambda name: nam
     time: float
 
 
-class Started(Event, kw_only=True):
+class Started(Event, frozen=True, kw_only=True):
     listeners: dict[str, list[str]]
 
 
-class Stopping(Event, kw_only=True):
+class Stopping(Event, frozen=True, kw_only=True):
     reason: str
 
 
-class Stopped(Event, kw_only=True):
+class Stopped(Event, frozen=True, kw_only=True):
     clean: bool
 
 
-class Connected(Event, kw_only=True):
+class Connected(Event, frozen=True, kw_only=True):
     service: str
     client: str
 
 
-class Refused(Event, kw_only=True):
+class Refused(Event, frozen=True, kw_only=True):
     """A command was refused; `phase` is connect, helo, mail, rcpt, data…"""
 
     service: str
@@ -47,7 +47,7 @@ class Refused(Event, kw_only=True):
     reply: str
 
 
-class Accepted(Event, kw_only=True):
+class Accepted(Event, frozen=True, kw_only=True):
     id: str
     sender: str
     recipients: list[str]
@@ -55,7 +55,7 @@ class Accepted(Event, kw_only=True):
     client: str
 
 
-class Attempted(Event, kw_only=True):
+class Attempted(Event, frozen=True, kw_only=True):
     """A delivery attempt begins: where to and how the host was found."""
 
     id: str
@@ -63,14 +63,14 @@ class Attempted(Event, kw_only=True):
     host: str
 
 
-class Resolved(Event, kw_only=True):
+class Resolved(Event, frozen=True, kw_only=True):
     """The MX answer for a domain, in the order of use."""
 
     domain: str
     hosts: list[str]
 
 
-class Relayed(Event, kw_only=True):
+class Relayed(Event, frozen=True, kw_only=True):
     id: str
     recipient: str
     next_hop: str
@@ -78,12 +78,12 @@ class Relayed(Event, kw_only=True):
     reply: str
 
 
-class DeliveredLocally(Event, kw_only=True, tag="delivered"):
+class DeliveredLocally(Event, frozen=True, kw_only=True, tag="delivered"):
     id: str
     recipient: str
 
 
-class DeferredUntil(Event, kw_only=True, tag="deferred"):
+class DeferredUntil(Event, frozen=True, kw_only=True, tag="deferred"):
     id: str
     recipient: str
     next_hop: str
@@ -93,7 +93,7 @@ class DeferredUntil(Event, kw_only=True, tag="deferred"):
     reply: str
 
 
-class BackedOff(Event, kw_only=True, tag="backoff"):
+class BackedOff(Event, frozen=True, kw_only=True, tag="backoff"):
     """A destination cannot be spoken to; one probe follows after `delay` s."""
 
     next_hop: str
@@ -102,7 +102,7 @@ class BackedOff(Event, kw_only=True, tag="backoff"):
     reply: str
 
 
-class Bounced(Event, kw_only=True, tag="failed"):
+class Bounced(Event, frozen=True, kw_only=True, tag="failed"):
     """Given up. `report` is the id of the DSN, "" where none is due."""
 
     id: str
@@ -111,25 +111,25 @@ class Bounced(Event, kw_only=True, tag="failed"):
     report: str
 
 
-class LoggedIn(Event, kw_only=True):
+class LoggedIn(Event, frozen=True, kw_only=True):
     service: str
     account: str
     client: str
 
 
-class LoginFailed(Event, kw_only=True):
+class LoginFailed(Event, frozen=True, kw_only=True):
     service: str
     client: str
 
 
-class Fetched(Event, kw_only=True):
+class Fetched(Event, frozen=True, kw_only=True):
     account: str
     client: str
     messages: int
     deleted: int
 
 
-class Trouble(Event, kw_only=True):
+class Trouble(Event, frozen=True, kw_only=True):
     """Something an operator should look at."""
 
     where: str
