@@ -83,6 +83,13 @@ class DeliveredLocally(Event, frozen=True, kw_only=True, tag="delivered"):
     recipient: str
 
 
+class Discarded(Event, frozen=True, kw_only=True):
+    """A route says that nobody wants it."""
+
+    id: str
+    recipient: str
+
+
 class DeferredUntil(Event, frozen=True, kw_only=True, tag="deferred"):
     id: str
     recipient: str

@@ -1,0 +1,74 @@
+"""one event and one count per settled recipient
+
+Called after the settlement's record is durable, never before.
+"""
+
+from __future__ import annotations
+
+from tripost.queue import events
+from tripost.queue.events import Bus
+from tripost.queue.message import Envelope
+from tripost.queue.settling import Decision
+from tripost.queue.values import Counts
+
+
+def tell_accepted(bus: Bus, counts: Counts, envelope: Envelope, now: float) -> None:
+    counts.accepted += len(envelope.recipients)
+    bus.emit(
+        events.Accepted(
+            time=now,
+            id=envelope.id,
+            sender=envelope.sender,
+            recipients=[one.address for one in envelope.recipients],
+            size=envelope.size,
+            client=envelope.client,
+        )
+    )
+
+
+def tell_settled(bus: Bus, counts: Counts, id: str, decision: Decision, report: str, now: float) -> None:
+    """`report` is the id of the DSN that the settlement holds, "" where there is none."""
+    _done(bus, counts, id, decision, now)
+    for recipient, failure in decision.failed:
+        if report:
+            counts.reported += 1
+        else:
+            counts.suppressed += 1
+        reply = f"{failure.code} {failure.enhanced} {failure.text}"
+        bus.emit(events.Bounced(time=now, id=id, recipient=recipient.address, reply=reply, report=report))
+    for recipient, attempts, due, why in decision.later:
+        counts.deferrals += 1
+        bus.emit(
+            events.DeferredUntil(
+                time=now,
+                id=id,
+                recipient=recipient.address,
+                next_hop=recipient.next_hop,
+                attempt=attempts,
+                due=due,
+                delay=max(0.0, due - now),
+                reply=f"{why.code} {why.enhanced} {why.text}",
+            )
+        )
+
+
+def _done(bus: Bus, counts: Counts, id: str, decision: Decision, now: float) -> None:
+    for recipient, outcome in decision.done:
+        if outcome.how == "delivered":
+            counts.delivered += 1
+            bus.emit(events.DeliveredLocally(time=now, id=id, recipient=recipient.address))
+        elif outcome.how == "discarded":
+            counts.discarded += 1
+            bus.emit(events.Discarded(time=now, id=id, recipient=recipient.address))
+        else:
+            counts.relayed += 1
+            bus.emit(
+                events.Relayed(
+                    time=now,
+                    id=id,
+                    recipient=recipient.address,
+                    next_hop=recipient.next_hop,
+                    host=outcome.host,
+                    reply=outcome.reply,
+                )
+            )
