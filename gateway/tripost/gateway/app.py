@@ -26,8 +26,6 @@ from tripost.gateway.accounts import Accounts
 from tripost.gateway.config import Config
 from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
 from tripost.gateway.ingress.smtp_session import IngressContext, serve_smtp
-from tripost.queue.manager import Queue, QueueSettings, open_queue
-from tripost.queue.retry import Schedule
 
 from tripost.gateway.eventlog import EventLog
 from tripost.gateway.lifecycle import Stop
@@ -36,7 +34,10 @@ from tripost.gateway.monitor.websocket import Monitor
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
 from tripost.queue.events import Bus, Started, Stopped, Stopping
+from tripost.queue.manager import Queue, open_queue
 from tripost.queue.message import Envelope, Failed, Recipient
+from tripost.queue.retry import Schedule
+from tripost.queue.values import QueueSettings
 
 
 class StartError(Exception):

@@ -9,6 +9,7 @@ accepted is removed by `discard`, or after a crash by the next start.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from tripost.queue.files import Files, Handle
 from tripost.queue.log import RunSync, translate
@@ -53,9 +54,9 @@ class Body:
             self._handle.close()
             self._handle = None
 
-    async def _hop(self, work: object) -> None:
+    async def _hop(self, work: Callable[[], None]) -> None:
         try:
-            await self._run_sync(work)  # type: ignore[arg-type]
+            await self._run_sync(work)
         except OSError as wrong:
             raise translate(wrong) from wrong
 
@@ -98,7 +99,7 @@ class BodyReader:
         self._at += len(data)
         return data
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         if self._handle is not None:
             self._handle.close()
             self._handle = None

@@ -7,7 +7,7 @@ Events carry ids, addresses and reasons, never message text or secrets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -180,7 +180,7 @@ class Bus:
             one.offer(event)
 
     @contextmanager
-    def subscribe(self, size: int = 1024) -> Iterator[Subscription]:
+    def subscribe(self, size: int = 1024) -> Generator[Subscription]:
         """A bounded view of what is emitted from now on."""
         send, receive = trio.open_memory_channel[Event](size)
         one = Subscription(send, receive)

@@ -18,6 +18,7 @@ import errno
 import os
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -105,7 +106,7 @@ class Log:
             while self._waiting:
                 batch = self._take()
                 with trio.CancelScope(shield=True):
-                    await self._run_sync(lambda batch=batch: self._commit(batch))  # type: ignore[misc]
+                    await self._run_sync(partial(self._commit, batch))
                 for waiter in batch:
                     waiter.done.set()
 

@@ -47,9 +47,9 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Entry:
-    """One queued message in memory: `recipients` maps those still queued to (attempts, due)."""
+    """One queued message in memory: `recipients` maps those still queued to (attempts, due, next hop)."""
 
-    __slots__ = ("expires", "file", "id", "in_settlement", "location", "recipients", "tried")
+    __slots__ = ("expires", "file", "id", "in_settlement", "location", "recipients")
 
     def __init__(self, message: Acceptance, location: Location, *, in_settlement: bool) -> None:
         envelope = message.envelope
@@ -58,8 +58,9 @@ class Entry:
         self.file = message.file
         self.in_settlement = in_settlement
         self.expires = envelope.expires
-        self.recipients = {one.id: (0, envelope.accepted, one.next_hop) for one in envelope.recipients}
-        self.tried = False  # attempted since this start; nothing expires before
+        self.recipients: dict[int, tuple[int, float, str]] = {
+            one.id: (0, envelope.accepted, one.next_hop) for one in envelope.recipients
+        }
 
 
 class Recovered:

@@ -97,7 +97,7 @@ class Store:
                 try:
                     head = await reader.read(limit)
                 finally:
-                    await reader.aclose()
+                    reader.close()
             except (SpoolError, OSError) as wrong:
                 self._trouble("spool", f"{message.envelope.id}: {wrong}")
         return head.partition(b"\r\n\r\n")[0]
