@@ -11,7 +11,6 @@ import pytest
 from support.gateways import free_port, running, wait_for
 from support.sinks import Sink
 
-
 EXTRA = """\
 [[route]]
 domain = "far.example"

@@ -100,14 +100,21 @@ class Log:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The committer: until cancelled, which must happen after the last `append`."""
         task_status.started()
-        while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            while self._waiting:
-                batch = self._take()
-                with trio.CancelScope(shield=True):
-                    await self._run_sync(partial(self._commit, batch))
-                for waiter in batch:
+        batch: list[_Waiter] = []
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                while self._waiting:
+                    batch = self._take()
+                    with trio.CancelScope(shield=True):
+                        await self._run_sync(partial(self._commit, batch))
+                    for waiter in batch:
+                        waiter.done.set()
+        finally:  # whatever ends the committer, nobody may wait for it for ever
+            for waiter in [*batch, *self._waiting]:
+                if not waiter.done.is_set():
+                    waiter.error = waiter.error or SpoolError("the log has stopped")
                     waiter.done.set()
 
     def _take(self) -> list[_Waiter]:

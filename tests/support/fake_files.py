@@ -1,0 +1,143 @@
+"""a disk in memory that forgets, at `crash`, what was not synced
+
+Files and folder entries are two things, as on a real disk: a synced file whose
+folder was not synced may be gone, an unsynced file may be there with any part
+of what was written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from tripost.queue.errors import SpoolLocked
+
+
+class Crash(BaseException):
+    """The machine stops here."""
+
+
+class _Inode:
+    def __init__(self) -> None:
+        self.now = bytearray()
+        self.durable = b""
+
+
+class FakeHandle:
+    def __init__(self, disk: FakeFiles, inode: _Inode, on_close: Callable[[], None] | None = None) -> None:
+        self._disk = disk
+        self._inode = inode
+        self._on_close = on_close
+        self.closed = False
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        self._disk.boundary("write")
+        now = self._inode.now
+        if len(now) < offset:
+            now.extend(b"\0" * (offset - len(now)))
+        now[offset : offset + len(data)] = data
+        self._disk.boundary("written")
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        return bytes(self._inode.now[offset : offset + size])
+
+    def size(self) -> int:
+        return len(self._inode.now)
+
+    def sync(self) -> None:
+        self._disk.boundary("sync")
+        self._inode.durable = bytes(self._inode.now)
+        self._disk.syncs += 1
+        self._disk.boundary("synced")
+
+    def close(self) -> None:
+        assert not self.closed, "closed twice"
+        self.closed = True
+        if self._on_close is not None:
+            self._on_close()
+
+
+class FakeFiles:
+    """`stop_at`: raise Crash at that I/O boundary; `fail`: {boundary name: errno} to fail with, once each."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, dict[str, _Inode]] = {}
+        self._durable: dict[str, dict[str, _Inode]] = {}
+        self._locked: set[str] = set()
+        self.boundaries = 0
+        self.stop_at = -1
+        self.fail: dict[str, int] = {}
+        self.syncs = 0
+        self.room = 1 << 40
+        self.crashed = False
+
+    def boundary(self, name: str) -> None:
+        if self.crashed or self.boundaries == self.stop_at:
+            self.crashed = True
+            raise Crash
+        self.boundaries += 1
+        if name in self.fail:
+            number = self.fail.pop(name)
+            raise OSError(number, os.strerror(number))
+
+    def crash(self, keep: Callable[[bytes, bytes], bytes] = lambda durable, now: durable) -> None:
+        """Power off and on. `keep(durable, written)` is what a file holds afterwards."""
+        inodes = {id(one): one for folder in self._durable.values() for one in folder.values()}
+        for inode in inodes.values():
+            inode.durable = keep(inode.durable, bytes(inode.now))
+            inode.now = bytearray(inode.durable)
+        self._folders = {name: dict(entries) for name, entries in self._durable.items()}
+        self._locked.clear()
+        self.crashed, self.stop_at, self.boundaries = False, -1, 0
+        self.fail.clear()
+
+    def content(self, path: str) -> bytearray:
+        folder, name = os.path.split(path)
+        return self._folders[folder][name].now
+
+    # --- the port ---
+
+    def make_folder(self, path: str) -> None:
+        self._folders.setdefault(path, {})
+        self._durable.setdefault(path, {})
+
+    def names(self, folder: str) -> list[str]:
+        return sorted(self._folders[folder])
+
+    def create(self, path: str) -> FakeHandle:
+        self.boundary("create")
+        folder, name = os.path.split(path)
+        if name in self._folders[folder]:
+            raise FileExistsError(errno.EEXIST, "File exists", path)
+        inode = self._folders[folder][name] = _Inode()
+        return FakeHandle(self, inode)
+
+    def open(self, path: str) -> FakeHandle:
+        folder, name = os.path.split(path)
+        if name not in self._folders[folder]:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        return FakeHandle(self, self._folders[folder][name])
+
+    def unlink(self, path: str) -> None:
+        self.boundary("unlink")
+        folder, name = os.path.split(path)
+        del self._folders[folder][name]
+
+    def sync_folder(self, path: str) -> None:
+        self.boundary("sync_folder")
+        self._durable[path] = dict(self._folders[path])
+
+    def free(self, path: str) -> int:
+        return self.room
+
+    def lock(self, path: str) -> FakeHandle:
+        if path in self._locked:
+            raise SpoolLocked(path)
+        self._locked.add(path)
+        return FakeHandle(self, _Inode(), lambda: self._locked.discard(path))
+
+
+async def run_here(work: Callable[[], object]) -> object:
+    """Instead of a thread: real threads and a mock clock must not meet."""
+    return work()

@@ -1,0 +1,57 @@
+"""queues on a fake disk"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from support.fake_files import FakeFiles, run_here
+from tripost.queue.clock import Clock
+from tripost.queue.events import Bus, Event
+from tripost.queue.manager import Queue, open_queue
+from tripost.queue.message import Envelope, Failed, Recipient
+from tripost.queue.values import QueueSettings
+
+SMALL = QueueSettings(min_free=0, inline=64, segment_size=2048)
+EXPIRE = 432_000.0
+
+
+def reporter(envelope: Envelope, failures: list[tuple[Recipient, Failed]], header: bytes) -> tuple[Envelope, bytes]:
+    """A report as small as can be; its id follows from the message's."""
+    content = b"failed: " + ",".join(one.address for one, _ in failures).encode() + b"\r\n" + header
+    one = Recipient(0, envelope.sender, "local")
+    number = "-".join(str(one.id) for one, _ in failures)
+    return Envelope(
+        f"R{envelope.id}-{number}", "", (one,), envelope.accepted, envelope.accepted + EXPIRE, len(content)
+    ), content
+
+
+@asynccontextmanager
+async def queue_on(
+    files: FakeFiles, settings: QueueSettings = SMALL, seen: list[Event] | None = None, **more: Any
+) -> AsyncGenerator[Queue, None]:
+    bus = more.pop("bus", None) or Bus()
+    if seen is not None:
+        bus.add_sink(seen.append)
+    clock = more.pop("clock", None) or Clock(lambda: 1_800_000_000.0)
+    more.setdefault("reporter", reporter)
+    async with open_queue(
+        "spool", settings, clock=clock, bus=bus, files=files, run_sync=run_here, random=lambda: 0.5, **more
+    ) as queue:
+        yield queue
+
+
+def letter(id: str, *hops: str, sender: str = "fred@truc.fr", accepted: float = 0.0, size: int = 0) -> Envelope:
+    """Recipient n goes to hops[n]."""
+    recipients = tuple(Recipient(n, f"u{n}@x.example", hop) for n, hop in enumerate(hops))
+    return Envelope(id, sender, recipients, accepted, accepted + EXPIRE, size)
+
+
+async def put(queue: Queue, id: str, *hops: str, content: bytes = b"Subject: x\r\n\r\nhi\r\n", **more: Any) -> Envelope:
+    body = queue.new_body()
+    await body.write(content)
+    more.setdefault("accepted", 1_800_000_000.0)
+    envelope = letter(id, *hops, size=len(content), **more)
+    await queue.accept(envelope, body)
+    return envelope
