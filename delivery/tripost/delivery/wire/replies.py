@@ -1,0 +1,100 @@
+"""SMTP replies, written and read
+
+RFC 5321 §4.2: three digits, lines, the last one with a space; RFC 2034 and
+3463: the enhanced code behind them.
+
+Fails    `ReplyError` for what is no reply, or one without end.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+LINE_LIMIT = 4096  # RFC 5321 says 512; real servers say more
+LINES_LIMIT = 128
+_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
+_ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
+
+
+class ReplyError(Exception):
+    """The peer speaks something else."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """`lines` are without code; `enhanced` is "" where there is none."""
+
+    code: int
+    enhanced: str
+    lines: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.lines)
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
+
+    def encode(self) -> bytes:
+        """The octets on the wire; the enhanced code is on each line (RFC 2034 §4)."""
+        mark = f"{self.enhanced} " if self.enhanced else ""
+        last = len(self.lines) - 1
+        rows = (f"{self.code}{' ' if n == last else '-'}{mark}{line}\r\n" for n, line in enumerate(self.lines))
+        return "".join(rows).encode("utf-8", "replace")
+
+
+def reply(code: int, enhanced: str, *lines: str) -> Reply:
+    return Reply(code, enhanced, lines)
+
+
+class ReplyReader:
+    """Feed octets, take whole replies."""
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._lines: list[str] = []
+        self._code = b""
+
+    def feed(self, data: bytes) -> None:
+        self._data += data
+
+    def next(self) -> Reply | None:
+        """A reply, or None for more octets. Raises ReplyError."""
+        while True:
+            line, found, rest = self._data.partition(b"\n")
+            if not found:
+                if len(self._data) > LINE_LIMIT:
+                    raise ReplyError("a reply line is too long")
+                return None
+            self._data = rest
+            if self._take(line.removesuffix(b"\r")):
+                made = _make(int(self._code), self._lines)
+                self._lines, self._code = [], b""
+                return made
+
+    def _take(self, line: bytes) -> bool:
+        """Note one line; True when it is its reply's last."""
+        match = _LINE.fullmatch(line)
+        if match is None or len(line) > LINE_LIMIT:
+            raise ReplyError(f"no SMTP reply: {_printable(line[:60])}")
+        if self._code and match[1] != self._code:
+            raise ReplyError("the lines of a reply differ in their codes")
+        if len(self._lines) >= LINES_LIMIT:
+            raise ReplyError("a reply has too many lines")
+        self._code = match[1]
+        self._lines.append(_printable(match[3] or b""))
+        return match[2] != b"-"
+
+
+def _make(code: int, lines: list[str]) -> Reply:
+    first = _ENHANCED.match(lines[0])
+    if first is None or first[1][0] != str(code)[0]:
+        return Reply(code, "", tuple(lines))
+    mark = first[1]
+    return Reply(code, mark, tuple(line.removeprefix(mark).lstrip(" ") for line in lines))
+
+
+def _printable(data: bytes) -> str:
+    """Peers' text goes into logs and reports: nothing in it may act."""
+    return "".join(one if one.isprintable() else "?" for one in data.decode("utf-8", "replace"))
