@@ -53,7 +53,7 @@ class Service:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """"127.0.0.1:25" or "[::1]:25" → (host, port)."""
+    """ "127.0.0.1:25" or "[::1]:25" → (host, port)."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
 
