@@ -123,7 +123,7 @@ class _Session:
         with trio.move_on_after(seconds) as scope:
             await self._flush()
             data = await self._stream.receive_some(READ)
-            self._protocol.feed(data)
+            self._protocol.feed(bytes(data))
             return bool(data)
         assert scope.cancelled_caught
         self._refuse(reply(421, "4.4.2", f"{context.hostname} nothing came for {seconds:g} s, closing"), "timeout")

@@ -1,0 +1,179 @@
+"""one connection to a mail host
+
+The thin Trio driver of `smtp_protocol`: opens, greets, sends transactions, and
+turns what happens into outcomes.
+
+Fails    `Down` when the host could not be spoken to; `deliver` never raises
+         for what the peer does: it is an outcome, and `usable` is False then.
+Source   time limits of RFC 5321 §4.5.3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from tripost.delivery.smtp_protocol import Transaction, read_extensions
+from tripost.delivery.verdicts import lost, verdict
+from tripost.delivery.wire.dots import DotStuffer
+from tripost.delivery.wire.replies import Reply, ReplyError, ReplyReader
+from tripost.queue.body import BodyReader
+from tripost.queue.message import Deferred, Envelope, Failed, Outcome, Recipient
+
+GREETING = 300.0
+COMMAND = 300.0
+DATA = 120.0
+BLOCK = 180.0
+DOT = 600.0
+QUIT = 2.0
+READ = 65_536
+
+Connect = Callable[[str, int], Awaitable[trio.abc.Stream]]
+
+
+class Down(Exception):
+    """The host cannot be spoken to; the text says why."""
+
+
+async def connect_tcp(address: str, port: int) -> trio.abc.Stream:
+    """Raises OSError."""
+    return await trio.open_tcp_stream(address, port)
+
+
+class Connection:
+    """`host` names the peer in outcomes."""
+
+    def __init__(self, stream: trio.abc.Stream, host: str) -> None:
+        self._stream = stream
+        self._replies = ReplyReader()
+        self._extensions: dict[str, str] = {}
+        self.host = host
+        self.usable = True
+        self.messages = 0
+
+    @classmethod
+    async def open(
+        cls, connect: Connect, address: str, port: int, *, host: str, hostname: str, timeout: float
+    ) -> Connection:
+        """Connected and greeted. Raises Down."""
+        try:
+            with trio.fail_after(timeout):
+                stream = await connect(address, port)
+        except trio.TooSlowError:
+            raise Down(f"{host} [{address}]:{port}: no connection within {timeout:g} s") from None
+        except OSError as wrong:
+            raise Down(f"{host} [{address}]:{port}: {_reason(wrong)}") from wrong
+        one = cls(stream, host)
+        try:
+            await one._greet(hostname)
+        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, ReplyError, EOFError) as wrong:
+            await trio.aclose_forcefully(stream)
+            raise Down(f"{host} [{address}]:{port}: {_reason(wrong)} at the greeting") from wrong
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return one
+
+    async def _greet(self, hostname: str) -> None:
+        greeting = await self._reply(GREETING)
+        if greeting.code != 220:
+            raise ReplyError(str(greeting))
+        reply = await self._command(f"EHLO {hostname}".encode())
+        if reply.code == 250:
+            self._extensions = read_extensions(reply)
+        elif reply.code in (500, 501, 502, 504, 550):
+            reply = await self._command(f"HELO {hostname}".encode())
+        if reply.code != 250:
+            raise ReplyError(str(reply))
+
+    async def _command(self, line: bytes, timeout: float = COMMAND) -> Reply:
+        await self._send(line + b"\r\n", timeout)
+        return await self._reply(timeout)
+
+    async def _send(self, data: bytes, timeout: float) -> None:
+        with trio.fail_after(timeout):
+            await self._stream.send_all(data)
+
+    async def _reply(self, timeout: float) -> Reply:
+        with trio.fail_after(timeout):
+            while (reply := self._replies.next()) is None:
+                data = await self._stream.receive_some(READ)
+                if not data:
+                    raise EOFError("connection closed by the peer")
+                self._replies.feed(bytes(data))
+        return reply
+
+    async def deliver(
+        self, envelope: Envelope, recipients: tuple[Recipient, ...], reader: BodyReader
+    ) -> dict[int, Outcome]:
+        """One transaction; an outcome for every recipient."""
+        limit = self._extensions.get("SIZE", "")
+        if limit.isascii() and limit.isdigit() and 0 < int(limit) < reader.size:
+            text = f"message of {reader.size} octets; the host takes {limit}"
+            return {one.id: Failed(552, "5.3.4", text, self.host) for one in recipients}
+        self.messages += 1
+        transaction = Transaction(
+            envelope.sender, recipients, self._extensions, size=reader.size, eight_bit=envelope.eight_bit
+        )
+        phase = ["mail"]
+        broken: Deferred | None = None
+        try:
+            await self._run(transaction, reader, phase)
+        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, ReplyError, EOFError) as wrong:
+            self.usable = False
+            broken = lost(phase[0], _reason(wrong), self.host)
+        outcomes: dict[int, Outcome] = {}
+        for one in recipients:
+            found = transaction.verdicts.get(one.id)
+            if found is not None:
+                outcomes[one.id] = verdict(found.phase, found.reply, self.host)
+                self.usable = self.usable and found.reply.code != 421
+            else:
+                outcomes[one.id] = broken or lost("dot", "no verdict", self.host)
+        return outcomes
+
+    async def _run(self, transaction: Transaction, reader: BodyReader, phase: list[str]) -> None:
+        while not transaction.over and not transaction.content:
+            await self._send(transaction.commands(), COMMAND)
+            while transaction.waiting:
+                transaction.take(await self._reply(COMMAND))
+        if transaction.content:
+            phase[0] = "content"
+            if transaction.accepted:
+                stuffer = DotStuffer()
+                while data := await reader.read(READ):
+                    await self._send(stuffer.feed(data), BLOCK)
+                phase[0] = "dot"
+                await self._send(stuffer.finish(), BLOCK)
+            else:  # DATA was pipelined and taken although no recipient was: an empty message ends it
+                await self._send(b".\r\n", BLOCK)
+            transaction.take_end(await self._reply(DOT))
+        elif self.usable:
+            await self._reset()
+
+    async def _reset(self) -> None:
+        """Nothing of a refused transaction may be left for the next one."""
+        if (await self._command(b"RSET")).code != 250:
+            self.usable = False
+
+    async def close(self) -> None:
+        """QUIT, politely but shortly."""
+        with trio.move_on_after(QUIT):
+            try:
+                if self.usable:
+                    await self._command(b"QUIT", QUIT)
+            except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, ReplyError, EOFError):
+                pass  # nothing depends on it
+        await trio.aclose_forcefully(self._stream)
+
+
+def _reason(wrong: BaseException) -> str:
+    if isinstance(wrong, OSError) and wrong.strerror:
+        return wrong.strerror
+    if isinstance(wrong, trio.TooSlowError):
+        return "no answer in time"
+    if isinstance(wrong, trio.BrokenResourceError):
+        return "connection broken"
+    cause = wrong.__cause__ or (wrong.exceptions[0] if isinstance(wrong, BaseExceptionGroup) else None)
+    return str(wrong) if cause is None else str(cause)

@@ -1,0 +1,106 @@
+"""where mail for a domain goes, by DNS
+
+MX records in order of preference, equals shuffled; where there are none the
+domain itself (RFC 5321 §5.1); a null MX says that there is no mail (RFC 7505).
+
+Fails    `Unroutable`: permanent (no such domain, null MX, the mail would come
+         back to us) or temporary (no answer, broken answer).
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Protocol
+
+import dns.asyncbackend
+import dns.asyncresolver
+import dns.exception
+import dns.name
+import dns.nameserver
+import dns.rdatatype
+import dns.resolver
+
+MOST_HOSTS = 10
+CACHE_SIZE = 10_000
+LIFETIME = 20.0  # seconds for one question, all name servers together
+
+
+class Unroutable(Exception):
+    """`enhanced` begins with 5 for what will not get better."""
+
+    def __init__(self, enhanced: str, text: str) -> None:
+        super().__init__(text)
+        self.enhanced = enhanced
+        self.text = text
+
+    @property
+    def permanent(self) -> bool:
+        return self.enhanced.startswith("5")
+
+
+class Names(Protocol):
+    """What delivery asks of DNS."""
+
+    async def mx(self, domain: str) -> list[str]:
+        """Host names, the best first, at least one. Raises Unroutable."""
+        ...
+
+    async def addresses(self, host: str) -> list[str]:
+        """IP addresses, at least one. Raises Unroutable."""
+        ...
+
+
+class Resolver:
+    """`nameservers` are "ip:port"; empty means the system's."""
+
+    def __init__(self, nameservers: list[str], hostname: str = "") -> None:
+        self._hostname = hostname.lower().rstrip(".")
+        self._backend = dns.asyncbackend.get_backend("trio")
+        self._resolver = dns.asyncresolver.Resolver(configure=not nameservers)
+        if nameservers:
+            pairs = [one.rpartition(":") for one in nameservers]
+            self._resolver.nameservers = [
+                dns.nameserver.Do53Nameserver(host.strip("[]"), int(port)) for host, _, port in pairs
+            ]
+        self._resolver.cache = dns.resolver.LRUCache(CACHE_SIZE)
+        self._resolver.lifetime = LIFETIME
+
+    async def _ask(self, name: str, kind: str) -> list[str]:
+        """The records' texts; [] when the name exists without such records. Raises Unroutable."""
+        try:
+            answer = await self._resolver.resolve(dns.name.from_text(name), kind, search=False, backend=self._backend)
+        except dns.resolver.NXDOMAIN:
+            raise Unroutable("5.1.2", f"the domain {name} does not exist") from None
+        except dns.resolver.NoAnswer:
+            return []
+        except (dns.exception.Timeout, dns.resolver.NoNameservers) as wrong:
+            raise Unroutable("4.4.3", f"no usable DNS answer for {name} {kind}: {type(wrong).__name__}") from wrong
+        except (dns.exception.DNSException, OSError) as wrong:
+            raise Unroutable("4.4.3", f"DNS trouble for {name} {kind}: {type(wrong).__name__}") from wrong
+        return [str(record.to_text()) for record in answer]
+
+    async def mx(self, domain: str) -> list[str]:
+        """See Names. Our own name and whatever is less preferred is left out (RFC 5321 §5.1)."""
+        rows = [(int(row.split()[0]), row.split()[1].rstrip(".").lower()) for row in await self._ask(domain, "MX")]
+        if not rows:
+            return [domain]
+        if len(rows) == 1 and rows[0][1] == "":
+            raise Unroutable("5.1.10", f"{domain} takes no mail (null MX)")
+        own = min((preference for preference, host in rows if host == self._hostname), default=None)
+        usable = [(preference, random.random(), host) for preference, host in rows if own is None or preference < own]
+        if not usable:
+            raise Unroutable("5.4.6", f"mail for {domain} would come back to this host")
+        return [host for _, _, host in sorted(usable)][:MOST_HOSTS]
+
+    async def addresses(self, host: str) -> list[str]:
+        """See Names; IPv6 first where there is any."""
+        found: list[str] = []
+        trouble: Unroutable | None = None
+        for kind in ("AAAA", "A"):
+            try:
+                found += await self._ask(host, kind)
+            except Unroutable as wrong:
+                trouble = wrong
+        if found:
+            return found
+        raise trouble or Unroutable("5.4.4", f"{host} has no address")

@@ -1,0 +1,121 @@
+"""the client's side of one SMTP transaction, without I/O
+
+Says what to send, takes the replies in their order, and keeps for each
+recipient the reply that decided and the phase it came in.
+
+States   commands → content → over. With PIPELINING MAIL, all RCPT and DATA go
+         out together, so that every recipient costs no round trip of its own.
+Source   RFC 5321 §3.3; RFC 2920 §3.1; RFC 1870; RFC 6152.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import msgspec
+
+from tripost.delivery.wire.replies import Reply
+from tripost.queue.message import Recipient
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The reply that decided; `phase` is mail, rcpt, data or dot."""
+
+    phase: str
+    reply: Reply
+
+
+def read_extensions(reply: Reply) -> dict[str, str]:
+    """EHLO's 250 → keywords in upper case with their parameters."""
+    found: dict[str, str] = {}
+    for line in reply.lines[1:]:
+        name, _, rest = line.partition(" ")
+        found[name.upper()] = rest
+    return found
+
+
+class Transaction:
+    """One message to some recipients. `size` in octets."""
+
+    def __init__(
+        self,
+        sender: str,
+        recipients: tuple[Recipient, ...],
+        extensions: Mapping[str, str],
+        *,
+        size: int,
+        eight_bit: bool,
+    ) -> None:
+        self._pipelining = "PIPELINING" in extensions
+        parameters = f" SIZE={size}" if "SIZE" in extensions else ""
+        if eight_bit and "8BITMIME" in extensions:
+            parameters += " BODY=8BITMIME"
+        self._to_send: deque[tuple[str, int, bytes]] = deque(
+            [("mail", -1, f"MAIL FROM:<{sender}>{parameters}".encode())]
+        )
+        self._to_send.extend(("rcpt", one.id, f"RCPT TO:<{one.address}>".encode()) for one in recipients)
+        self._to_send.append(("data", -1, b"DATA"))
+        self._sent: deque[tuple[str, int]] = deque()
+        self._open = [one.id for one in recipients]  # those without a verdict
+        self._mailed = False
+        self.accepted: list[int] = []
+        self.verdicts: dict[int, Verdict] = {}
+        self.content = False  # the peer waits for the content
+        self.over = False
+
+    @property
+    def waiting(self) -> int:
+        """Replies that are still to come."""
+        return len(self._sent)
+
+    def commands(self) -> bytes:
+        """What to send now; b"" when replies, or the content, come first."""
+        if self._sent or self.over or self.content:
+            return b""
+        parts: list[bytes] = []
+        while self._to_send and (self._pipelining or not parts):
+            phase, recipient, line = self._to_send.popleft()
+            self._sent.append((phase, recipient))
+            parts.append(line + b"\r\n")
+        return b"".join(parts)
+
+    def take(self, reply: Reply) -> None:
+        """The next reply."""
+        phase, recipient = self._sent.popleft()
+        good = 200 <= reply.code < 300
+        if phase == "mail":
+            self._mailed = good
+            if not good:
+                self._decide(self._open, phase, reply)
+                self._to_send.clear()
+                self.over = not self._sent
+        elif phase == "rcpt":
+            self._take_rcpt(recipient, reply, good)
+        elif reply.code == 354:
+            self.content = True  # even without recipients: then it is an empty one
+        else:
+            if reply.code // 100 not in (4, 5):
+                reply = Reply(451, "", (f"unexpected reply to DATA: {reply}",))
+            self._decide(self._open, phase, reply)
+            self.over = True
+
+    def _take_rcpt(self, recipient: int, reply: Reply, good: bool) -> None:
+        if good and self._mailed:
+            self.accepted.append(recipient)
+        elif recipient in self._open:
+            self._decide([recipient], "rcpt", reply)
+        if not self._pipelining and self._to_send and self._to_send[0][0] == "data" and not self.accepted:
+            self._to_send.clear()
+            self.over = True
+
+    def take_end(self, reply: Reply) -> None:
+        """The reply to the final dot."""
+        self._decide(self._open, "dot", reply)
+        self.content = False
+        self.over = True
+
+    def _decide(self, recipients: list[int], phase: str, reply: Reply) -> None:
+        for one in recipients:
+            self.verdicts[one] = Verdict(phase, reply)
+        self._open = [one for one in self._open if one not in self.verdicts]

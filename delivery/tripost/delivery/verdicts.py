@@ -1,0 +1,36 @@
+"""(phase, reply | error) → Outcome
+
+The one table of what a peer's answer means. Source: RFC 5321 §4.2.1, and
+§4.5.3.1.10 for 552 to RCPT, which old servers say for "too many".
+"""
+
+from __future__ import annotations
+
+from tripost.delivery.wire.replies import Reply
+from tripost.queue.message import Deferred, Delivered, Failed, Outcome
+
+
+def verdict(phase: str, reply: Reply, host: str) -> Outcome:
+    """For one recipient; `phase` is mail, rcpt, data or dot."""
+    kind = reply.code // 100
+    if kind == 2 and phase == "dot":
+        return Delivered("relayed", str(reply), host)
+    if reply.code == 421 and phase != "dot":
+        return down(str(reply), host)
+    if kind == 5 and not (reply.code == 552 and phase == "rcpt"):
+        return Failed(reply.code, reply.enhanced or "5.0.0", reply.text, host)
+    code = reply.code if kind == 4 else 451
+    enhanced = reply.enhanced if reply.enhanced.startswith("4") else "4.0.0"
+    return Deferred(code, enhanced, reply.text, host)
+
+
+def down(why: str, host: str = "", *, enhanced: str = "4.4.1") -> Deferred:
+    """The destination could not be spoken to: its own back-off, not the message's."""
+    return Deferred(451, enhanced, why, host, destination=True)
+
+
+def lost(phase: str, why: str, host: str) -> Deferred:
+    """The connection broke. From the content on it may be this message that broke it."""
+    if phase in ("content", "dot"):
+        return Deferred(451, "4.4.2", f"connection lost while sending: {why}", host)
+    return down(f"connection lost: {why}", host, enhanced="4.4.2")
