@@ -175,5 +175,4 @@ def _reason(wrong: BaseException) -> str:
         return "no answer in time"
     if isinstance(wrong, trio.BrokenResourceError):
         return "connection broken"
-    cause = wrong.__cause__ or (wrong.exceptions[0] if isinstance(wrong, BaseExceptionGroup) else None)
-    return str(wrong) if cause is None else str(cause)
+    return str(wrong)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import re
 
+CR, LF = 13, 10
 _NEWLINE = re.compile(rb"[\r\n]")
 
 
@@ -45,10 +46,10 @@ class LineReader:
                 self._drop(len(data))
             return None
         at = found.start()
-        if data[at : at + 1] == b"\r" and at + 1 == len(data):
+        if data[at] == CR and at + 1 == len(data):
             self._looked = at
             return None
-        if data[at : at + 2] != b"\r\n":
+        if data[at] != CR or data[at + 1] != LF:
             self._drop(at + 1)
             return Trouble.BARE_NEWLINE
         line = bytes(data[:at])
