@@ -50,6 +50,7 @@ class Connection:
         self._extensions: dict[str, str] = {}
         self.host = host
         self.usable = True
+        self.stale = False  # a connection that was used before broke before anything was said to the message
         self.messages = 0
 
     @classmethod
@@ -123,6 +124,7 @@ class Connection:
         except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, ReplyError, EOFError) as wrong:
             self.usable = False
             broken = lost(phase[0], _reason(wrong), self.host)
+            self.stale = self.messages > 1 and phase[0] == "mail" and not transaction.heard
         outcomes: dict[int, Outcome] = {}
         for one in recipients:
             found = transaction.verdicts.get(one.id)

@@ -43,7 +43,15 @@ class Dispatcher:
         self._stop = trio.Event()
         self._again = trio.Event()
         self._outside = Outside(
-            queue, settings, resolver, local, connect, bus, clock, claimed=lambda: self._again.set()
+            queue,
+            settings,
+            resolver,
+            local,
+            connect,
+            bus,
+            clock,
+            claimed=lambda: self._again.set(),
+            stopping=self._stop.is_set,
         )
 
     def stop(self) -> None:
@@ -58,7 +66,6 @@ class Dispatcher:
                 while not self._stop.is_set():
                     self._dispatch(workers)
                     await self._news()
-            workers.cancel_scope.deadline = trio.current_time() + 600  # the caller's own deadline comes first
             self._settle_down()
 
     async def _until_stopped(self, scope: trio.CancelScope) -> None:

@@ -63,6 +63,7 @@ class Transaction:
         self.verdicts: dict[int, Verdict] = {}
         self.content = False  # the peer waits for the content
         self.over = False
+        self.heard = False  # a reply came
 
     @property
     def waiting(self) -> int:
@@ -83,6 +84,7 @@ class Transaction:
     def take(self, reply: Reply) -> None:
         """The next reply."""
         phase, recipient = self._sent.popleft()
+        self.heard = True
         good = 200 <= reply.code < 300
         if phase == "mail":
             self._mailed = good

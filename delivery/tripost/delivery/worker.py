@@ -11,7 +11,7 @@ Fails    what goes wrong with a message is an outcome; what goes wrong with the
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -75,6 +75,7 @@ class Outside(msgspec.Struct, frozen=True):
     bus: Bus
     clock: Clock
     claimed: Callable[[], None]  # tells the dispatcher that one more worker may find work
+    stopping: Callable[[], bool]
 
 
 class Worker:
@@ -88,12 +89,12 @@ class Worker:
 
     async def run(self) -> None:
         try:
-            while True:
+            while not self._out.stopping():
                 leases = await self._out.queue.claim(self._next_hop, 1)
                 if leases:
                     self._out.claimed()
                     await self._one(leases[0])
-                elif self._connection is None or not await self._idle():
+                elif self._out.stopping() or self._connection is None or not await self._idle():
                     return
         finally:
             self._site.workers -= 1
@@ -112,6 +113,7 @@ class Worker:
         await connection.close()
 
     async def _one(self, lease: Lease) -> None:
+        outcomes: Mapping[int, Outcome]
         try:
             outcomes = await self._try(lease)
         except SpoolError as wrong:  # the content cannot be read now
@@ -155,6 +157,15 @@ class Worker:
             return {one.id: down(wrong.text, enhanced=wrong.enhanced) for one in lease.recipients}
         except Down as wrong:
             return {one.id: down(str(wrong)) for one in lease.recipients}
+        outcomes = await self._send(connection, lease, open_reader)
+        if connection.stale:  # closed by the peer while it idled: that says nothing about the destination
+            await self._close(connection)
+            return await self._relay(lease, open_reader)
+        if not connection.usable or connection.messages >= self._out.settings.messages_per_connection:
+            await self._close(connection)
+        return outcomes
+
+    async def _send(self, connection: Connection, lease: Lease, open_reader: OpenReader) -> dict[int, Outcome]:
         outcomes: dict[int, Outcome] = {}
         for start in range(0, len(lease.recipients), RECIPIENTS):
             some = lease.recipients[start : start + RECIPIENTS]
@@ -165,8 +176,6 @@ class Worker:
                 reader.close()
             if not connection.usable:
                 break  # who was not tried is tried again: the queue knows
-        if not connection.usable or connection.messages >= self._out.settings.messages_per_connection:
-            await self._close(connection)
         return outcomes
 
     # --- getting a connection ---

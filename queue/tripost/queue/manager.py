@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import random as stdlib_random
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -201,7 +201,7 @@ class Queue:
 
     # --- what became of it ---
 
-    async def settle(self, lease: Lease, outcomes: dict[int, Outcome]) -> None:
+    async def settle(self, lease: Lease, outcomes: Mapping[int, Outcome]) -> None:
         """One durable record for all that these outcomes end, delay and cause. Raises SpoolError."""
         entry = self._entries[lease.envelope.id]
         decision = decide(

@@ -9,7 +9,7 @@ Promise  a deferral whose time is up becomes a failure here and nowhere else;
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -29,7 +29,7 @@ def decide(
     envelope: Envelope,
     recipients: tuple[Recipient, ...],
     attempt: int,
-    outcomes: dict[int, Outcome],
+    outcomes: Mapping[int, Outcome],
     *,
     now: float,
     retry: Schedule,
