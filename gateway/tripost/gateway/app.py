@@ -17,15 +17,15 @@ import os
 from collections.abc import Callable
 
 import trio
+from tripost.gateway.config import Config
+
 from tripost.delivery.dispatcher import DeliverySettings, Dispatcher
 from tripost.delivery.dsn import make_report
 from tripost.delivery.mailbox.maildir import MaildirDelivery
 from tripost.delivery.resolver import Resolver
-from tripost.gateway.accounts import Accounts
-from tripost.gateway.config import Config
-from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
-
 from tripost.delivery.routing import Router, RouteRule
+from tripost.gateway.accounts import Accounts
+from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
 from tripost.gateway.eventlog import EventLog
 from tripost.gateway.ingress.smtp_session import IngressContext, serve_smtp
 from tripost.gateway.lifecycle import Stop
