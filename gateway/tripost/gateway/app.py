@@ -17,7 +17,6 @@ import os
 from collections.abc import Callable
 
 import trio
-from tripost.gateway.config import Config
 
 from tripost.delivery.dispatcher import DeliverySettings, Dispatcher
 from tripost.delivery.dsn import make_report
@@ -25,6 +24,7 @@ from tripost.delivery.mailbox.maildir import MaildirDelivery
 from tripost.delivery.resolver import Resolver
 from tripost.delivery.routing import Router, RouteRule
 from tripost.gateway.accounts import Accounts
+from tripost.gateway.config import Config
 from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
 from tripost.gateway.eventlog import EventLog
 from tripost.gateway.ingress.smtp_session import IngressContext, serve_smtp
@@ -199,7 +199,7 @@ class Gateway:
                 connect_timeout=default.connect_timeout,
             ),
             resolver=Resolver(config.dns.nameservers, hostname=config.hostname),
-            local=MaildirDelivery(_mail_folder(config), config.hostname),
+            local=MaildirDelivery(_mail_folder(config), config.hostname, known=_known(config)),
             bus=self.bus,
             clock=clock,
         )
@@ -228,6 +228,12 @@ class _Reporter:
             next_hop_for=lambda address: self._router.route(address).next_hop,
             expire=self._config.retry.expire,
         )
+
+
+def _known(config: Config) -> Callable[[str], bool]:
+    """Does a mailbox belong to somebody? The postmaster's does, so that its mail is never refused."""
+    accounts = Accounts(config.accounts_file)
+    return lambda address: address == config.local.postmaster or accounts.exists(address)
 
 
 def _queue_settings(config: Config) -> QueueSettings:

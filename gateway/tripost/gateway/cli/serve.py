@@ -6,9 +6,9 @@ import sys
 from functools import partial
 
 import trio
-from tripost.gateway.config import Config
 
 from tripost.gateway.app import Gateway, StartError
+from tripost.gateway.config import Config
 from tripost.gateway.eventlog import EventLog
 from tripost.gateway.lifecycle import Stop, watch_signals
 
@@ -20,13 +20,13 @@ def run(config: Config) -> int:
         print(f"tripost: {config.events.file}: {wrong.strerror}", file=sys.stderr)
         return 2
     gateway = Gateway(config, EventLog(output, config.events.format))
+    code = 2
     try:
-        clean = trio.run(partial(_serve, gateway))
+        code = 0 if trio.run(partial(_serve, gateway)) else 1
     except* StartError as group:
         for wrong in _leaves(group):
             print(f"tripost: {wrong}", file=sys.stderr)
-        return 2
-    return 0 if clean else 1
+    return code
 
 
 async def _serve(gateway: Gateway) -> bool:

@@ -1,0 +1,271 @@
+"""one TOML file → `Config`
+
+Promise  every unknown key, wrong type and impossible value is told at once,
+         each with file, line, column, key and reason; nothing is guessed.
+Order    the file given, else tripost.toml, else /etc/tripost/tripost.toml,
+         else the built-in settings: loopback only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from tripost.delivery.wire.addresses import AddressError, check_domain, parse_address
+from tripost.gateway import units
+from tripost.gateway.config_positions import Path, nearest, positions
+from tripost.gateway.listeners import ListenError, split_address
+from tripost.gateway.settings import Config
+
+__all__ = ["Config", "ConfigError", "load"]
+
+PLACES = ("tripost.toml", "/etc/tripost/tripost.toml")
+SERVICES = (("smtp", 2525), ("pop3", 2110), ("monitor", 8025))
+_TARGET = re.compile(r"smtp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+_NAMES: dict[Any, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+class ConfigError(Exception):
+    """`errors`: one line each, for the operator."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("; ".join(errors))
+        self.errors = errors
+
+
+def load(path: str | None = None) -> Config:
+    """Raises ConfigError."""
+    if path is None:
+        path = next((place for place in PLACES if os.path.exists(place)), None)
+    if path is None:
+        return _complete(msgspec.convert({"listen": _default_listen()}, Config), os.getcwd())
+    try:
+        with open(path, "rb") as file:
+            text = file.read().decode("utf-8")
+    except OSError as wrong:
+        raise ConfigError([f"{path}: {wrong.strerror}"]) from wrong
+    except UnicodeDecodeError as wrong:
+        raise ConfigError([f"{path}: not UTF-8 at octet {wrong.start}"]) from wrong
+    return _complete(_read(path, text), os.path.dirname(os.path.abspath(path)))
+
+
+def _read(path: str, text: str) -> Config:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as wrong:
+        where = re.search(r" \(at line (\d+), column (\d+)\)", str(wrong))
+        reason = str(wrong).replace(where[0], "") if where else str(wrong)
+        place = f"{path}:{where[1]}:{where[2]}" if where else path
+        raise ConfigError([f"{place}: {reason}"]) from wrong
+    reader = _Reader()
+    config: Config = reader.struct(Config, table, ())
+    if not reader.errors:
+        _check(config, reader.error)
+    if reader.errors:
+        found = positions(text)
+        rows = sorted((nearest(found, key), key, reason) for key, reason in reader.errors)
+        raise ConfigError([f"{path}:{line}:{column}: {_dotted(key)}: {why}" for (line, column), key, why in rows])
+    return config
+
+
+def _dotted(key: Path) -> str:
+    text = ""
+    for part in key:
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "file"
+
+
+class _Reader:
+    """Walks the types and the table side by side; collects errors instead of raising the first."""
+
+    def __init__(self) -> None:
+        self.errors: list[tuple[Path, str]] = []
+
+    def error(self, path: Path, reason: str) -> None:
+        self.errors.append((path, reason))
+
+    def struct(self, kind: type[Any], table: object, path: Path) -> Any:
+        if not isinstance(table, dict):
+            self.error(path, f"must be a table, not {_shown(table)}")
+            return None
+        rows: dict[str, object] = {str(key): value for key, value in table.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        hints = get_type_hints(kind, include_extras=True)
+        for key in rows:
+            if key not in hints:
+                close = difflib.get_close_matches(key, hints, 1)
+                self.error((*path, key), "unknown key" + (f'; did you mean "{close[0]}"?' if close else ""))
+        for field in msgspec.structs.fields(kind):
+            if field.required and field.name not in rows:
+                self.error(path, f'"{field.name}" is missing')
+        before = len(self.errors)
+        values = {name: self.value(hint, rows[name], (*path, name)) for name, hint in hints.items() if name in rows}
+        return kind(**values) if len(self.errors) == before and not self._missing(kind, rows) else None
+
+    @staticmethod
+    def _missing(kind: type[Any], rows: dict[str, object]) -> bool:
+        return any(field.required and field.name not in rows for field in msgspec.structs.fields(kind))
+
+    def value(self, hint: Any, value: object, path: Path) -> Any:
+        marks = getattr(hint, "__metadata__", ())
+        if marks:
+            return self._unit(marks[0], value, path)
+        origin = get_origin(hint)
+        if origin is list:
+            return self._list(get_args(hint)[0], value, path)
+        if origin is Literal:
+            return self._choice(get_args(hint), value, path)
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            return self.struct(hint, value, path)
+        if hint is float and type(value) is int:
+            return float(value)
+        if type(value) is not hint:
+            self.error(path, f"must be {_NAMES[hint]}, not {_shown(value)}")
+        elif hint is int and isinstance(value, int) and value < 0:
+            self.error(path, "must not be negative")
+        return value
+
+    def _list(self, item: Any, value: object, path: Path) -> Any:
+        if not isinstance(value, list):
+            self.error(path, f"must be a list, not {_shown(value)}")
+            return None
+        items: list[object] = list(value)  # pyright: ignore[reportUnknownArgumentType]
+        return [self.value(item, one, (*path, number)) for number, one in enumerate(items)]
+
+    def _choice(self, choices: tuple[Any, ...], value: object, path: Path) -> Any:
+        if value not in choices:
+            self.error(path, f"must be one of {', '.join(choices)}, not {_shown(value)}")
+        return value
+
+    def _unit(self, unit: str, value: object, path: Path) -> Any:
+        parse: Callable[[str], float] = units.duration if unit == "duration" else units.size
+        if not isinstance(value, str):
+            example = '"5m"' if unit == "duration" else '"50MiB"'
+            self.error(path, f"must be a {unit} such as {example}, not {_shown(value)}")
+            return None
+        try:
+            return parse(value)
+        except ValueError as wrong:
+            self.error(path, str(wrong))
+            return None
+
+
+def _shown(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+Complain = Callable[[Path, str], None]
+
+
+def _check(config: Config, complain: Complain) -> None:
+    """What types cannot say."""
+
+    def each(values: list[str], path: Path, parse: Callable[[str], object]) -> None:
+        for number, value in enumerate(values):
+            _try(value, (*path, number), parse, complain)
+
+    if config.hostname:
+        _try(config.hostname, ("hostname",), check_domain, complain)
+    if not config.listen:
+        complain(("listen",), "at least one [[listen]] is needed")
+    for number, one in enumerate(config.listen):
+        _try(one.address, ("listen", number, "address"), split_address, complain)
+    each(config.relay.networks, ("relay", "networks"), lambda text: ipaddress.ip_network(text, strict=False))
+    each(config.relay.domains, ("relay", "domains"), check_domain)
+    each(config.local.domains, ("local", "domains"), check_domain)
+    each(config.dns.nameservers, ("dns", "nameservers"), _nameserver)
+    if config.local.postmaster:
+        _try(config.local.postmaster, ("local", "postmaster"), parse_address, complain)
+    for number, route in enumerate(config.route):
+        _try(route.domain, ("route", number, "domain"), _pattern, complain)
+        _try(route.to, ("route", number, "to"), _target, complain)
+    _check_numbers(config, complain)
+
+
+def _check_numbers(config: Config, complain: Complain) -> None:
+    retry, delivery = config.retry, config.delivery
+    rules: list[tuple[bool, Path, str]] = [
+        (0 < delivery.port < 65_536, ("delivery", "port"), "must be between 1 and 65535"),
+        (retry.factor >= 1, ("retry", "factor"), "must be 1 or more"),
+        (0 <= retry.jitter < 1, ("retry", "jitter"), "must be at least 0 and less than 1"),
+        (retry.first > 0, ("retry", "first"), "must be more than 0"),
+        (retry.expire > 0, ("retry", "expire"), "must be more than 0"),
+        (all(one > 0 for one in retry.schedule), ("retry", "schedule"), "every delay must be more than 0"),
+        (delivery.default.probe_first > 0, ("delivery", "default", "probe_first"), "must be more than 0"),
+        (config.spool.segment_size >= 1 << 16, ("spool", "segment_size"), "must be at least 64KiB"),
+        (config.spool.inline <= 1 << 20, ("spool", "inline"), "must be at most 1MiB"),
+        (len(config.local.separator) <= 1, ("local", "separator"), "must be one character, or empty"),
+    ]
+    counts = {
+        "limits": ("recipients", "connections", "client_connections", "errors", "junk_commands", "message_size"),
+    }
+    for table, names in counts.items():
+        rules += [(getattr(getattr(config, table), name) > 0, (table, name), "must be more than 0") for name in names]
+    rules += [
+        (getattr(delivery.default, name) > 0, ("delivery", "default", name), "must be more than 0")
+        for name in ("connections", "messages_per_connection", "connect_timeout")
+    ]
+    for good, path, reason in rules:
+        if not good:
+            complain(path, reason)
+
+
+def _try(value: str, path: Path, parse: Callable[[str], object], complain: Complain) -> None:
+    try:
+        parse(value)
+    except (AddressError, ListenError, ValueError) as wrong:
+        complain(path, f'"{value}": {wrong}' if value not in str(wrong) else str(wrong))
+
+
+def _nameserver(text: str) -> None:
+    host, port = split_address(text)
+    ipaddress.ip_address(host)
+    if not 0 < port < 65_536:
+        raise ValueError("the port must be between 1 and 65535")
+
+
+def _pattern(text: str) -> None:
+    if text != "*":
+        check_domain(text.removeprefix("*."))
+
+
+def _target(text: str) -> None:
+    if text in ("mx", "local", "discard", "reject"):
+        return
+    match = _TARGET.fullmatch(text)
+    if match is None or not 0 < int(match[2] or 25) < 65_536:
+        raise ValueError("must be mx, local, discard, reject or smtp://host:port")
+
+
+def _default_listen() -> list[dict[str, str]]:
+    return [{"service": service, "address": f"127.0.0.1:{port}"} for service, port in SERVICES]
+
+
+def _default_state() -> str:
+    state = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return state or os.path.join(home, "tripost")
+
+
+def _complete(config: Config, folder: str) -> Config:
+    """Fill in what the machine knows; relative paths count from the file."""
+    replace = msgspec.structs.replace
+    hostname = (config.hostname or socket.gethostname()).lower()
+    state = os.path.join(folder, config.state) if config.state else _default_state()
+    auth = os.path.join(folder, config.auth.file) if config.auth.file else os.path.join(state, "accounts")
+    events = os.path.join(folder, config.events.file) if config.events.file else ""
+    return replace(
+        config,
+        hostname=hostname,
+        state=os.path.normpath(state),
+        auth=replace(config.auth, file=os.path.normpath(auth)),
+        events=replace(config.events, file=events),
+        local=replace(config.local, domains=config.local.domains or [hostname]),
+    )

@@ -1,0 +1,120 @@
+"""the configuration's shape: every key, its type, its default
+
+What is not here is not a key. Durations are seconds and sizes octets once they
+are read. docs/configuration.md says what each key does.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Duration = Annotated[float, "duration"]
+Size = Annotated[int, "size"]
+
+
+class Listen(msgspec.Struct, frozen=True, kw_only=True):
+    service: Literal["smtp", "pop3", "monitor"]
+    address: str
+
+
+class Auth(msgspec.Struct, frozen=True, kw_only=True):
+    file: str = ""  # state/accounts
+
+
+class Relay(msgspec.Struct, frozen=True, kw_only=True):
+    networks: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.0/8", "::1/128"])
+    domains: list[str] = []
+
+
+class Local(msgspec.Struct, frozen=True, kw_only=True):
+    domains: list[str] = []  # the hostname
+    postmaster: str = ""
+    separator: str = "+"
+
+
+class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
+    domain: str
+    to: str
+
+
+class Smtp(msgspec.Struct, frozen=True, kw_only=True):
+    hops: int = 100
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    message_size: Size = 50 << 20
+    recipients: int = 1000
+    connections: int = 10_000
+    client_connections: int = 50
+    errors: int = 20
+    junk_commands: int = 100
+    command_timeout: Duration = 300.0
+    data_timeout: Duration = 180.0
+
+
+class Spool(msgspec.Struct, frozen=True, kw_only=True):
+    segment_size: Size = 64 << 20
+    inline: Size = 32 << 10
+    min_free: Size = 1 << 30
+
+
+class Destination(msgspec.Struct, frozen=True, kw_only=True):
+    connections: int = 20
+    messages_per_connection: int = 100
+    idle: Duration = 5.0
+    connect_timeout: Duration = 30.0
+    probe_first: Duration = 60.0
+    probe_longest: Duration = 1800.0
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    port: int = 25
+    default: Destination = Destination()
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    first: Duration = 300.0
+    factor: float = 2.0
+    longest: Duration = 14_400.0
+    jitter: float = 0.2
+    schedule: list[Duration] = []
+    expire: Duration = 432_000.0
+
+
+class Dns(msgspec.Struct, frozen=True, kw_only=True):
+    nameservers: list[str] = []  # the system's
+
+
+class Events(msgspec.Struct, frozen=True, kw_only=True):
+    file: str = ""  # stderr
+    format: Literal["auto", "text", "json"] = "auto"
+
+
+class Lifecycle(msgspec.Struct, frozen=True, kw_only=True):
+    drain: Duration = 30.0
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """One gateway; `accounts_file` and `state` are absolute once loaded."""
+
+    hostname: str = ""
+    state: str = ""
+    listen: list[Listen] = []
+    auth: Auth = Auth()
+    relay: Relay = Relay()
+    local: Local = Local()
+    route: list[RouteTable] = []
+    smtp: Smtp = Smtp()
+    limits: Limits = Limits()
+    spool: Spool = Spool()
+    delivery: Delivery = Delivery()
+    retry: Retry = Retry()
+    dns: Dns = Dns()
+    events: Events = Events()
+    lifecycle: Lifecycle = Lifecycle()
+
+    @property
+    def accounts_file(self) -> str:
+        return self.auth.file

@@ -1,0 +1,29 @@
+"""durations and sizes as people write them
+
+`"90s"`, `"5m"`, `"4h"`, `"5d"`, `"200ms"` are seconds; `"32KiB"`, `"50MiB"`,
+`"1GiB"`, `"100B"` are octets. A bare number is refused: its unit is a guess.
+"""
+
+from __future__ import annotations
+
+import re
+
+_DURATIONS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+_SIZES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_FORM = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
+
+
+def duration(text: str) -> float:
+    """Seconds. Raises ValueError."""
+    match = _FORM.fullmatch(text)
+    if match is None or match[2] not in _DURATIONS:
+        raise ValueError(f'"{text}" is no duration; write one as "90s", "5m", "4h" or "5d"')
+    return float(match[1]) * _DURATIONS[match[2]]
+
+
+def size(text: str) -> int:
+    """Octets. Raises ValueError."""
+    match = _FORM.fullmatch(text)
+    if match is None or match[2] not in _SIZES or (not match[2] and match[1] != "0"):
+        raise ValueError(f'"{text}" is no size; write one as "32KiB", "50MiB" or "1GiB"')
+    return int(float(match[1]) * _SIZES[match[2]])
