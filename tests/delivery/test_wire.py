@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ NOISE = st.lists(st.sampled_from([b"\r", b"\n", b".", b"x", b"\r\n", b"\r\n.", b
 
 def _pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     at = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
-    return [data[a:b] for a, b in zip(at, at[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(at)]
 
 
 def _lines(pieces: list[bytes], limit: int = 20) -> list[bytes | Trouble]:
@@ -105,8 +107,7 @@ def test_what_is_no_reply(data: bytes) -> None:
     reader = ReplyReader()
     reader.feed(data)
     with pytest.raises(ReplyError):
-        while reader.next() is not None:
-            pass
+        list(iter(reader.next, None))
 
 
 @pytest.mark.parametrize(
@@ -128,8 +129,25 @@ def test_paths(text: str, address: str, rest: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a@b", "<a@b", "<>", "<a>", "<a@>", "<@b>", "<a b@c>", "<a@b..c>", "<a@-b>", "<.a@b>", "<a@[1.2.3]>", "<a@[1.2.3.4>"]
-    + ["<é@b.example>", f"<{'a' * 65}@b>", f"<a@{'b' * 64}>", f"<a@{'b.' * 130}c>", "<a@b\0>"],
+    [
+        "a@b",
+        "<a@b",
+        "<>",
+        "<a>",
+        "<a@>",
+        "<@b>",
+        "<a b@c>",
+        "<a@b..c>",
+        "<a@-b>",
+        "<.a@b>",
+        "<a@[1.2.3]>",
+        "<a@[1.2.3.4>",
+        "<é@b.example>",
+        f"<{'a' * 65}@b>",
+        f"<a@{'b' * 64}>",
+        f"<a@{'b.' * 130}c>",
+        "<a@b\x00>",
+    ],
 )
 def test_what_is_no_path(text: str) -> None:
     with pytest.raises(AddressError):

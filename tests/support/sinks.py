@@ -37,7 +37,7 @@ class Sink(socketserver.ThreadingTCPServer):
     """`messages` holds the content of every message taken."""
 
     allow_reuse_address = True
-    daemon_threads = True
+    daemon_threads = False  # `close` waits for them, so that no socket outlives it
     request_queue_size = 128
 
     def __init__(self, port: int) -> None:

@@ -28,7 +28,7 @@ from tripost.gateway.config import Config
 from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
 from tripost.gateway.eventlog import EventLog
 from tripost.gateway.ingress.smtp_session import IngressContext, serve_smtp
-from tripost.gateway.lifecycle import Stop
+from tripost.gateway.lifecycle import Stop, leaves
 from tripost.gateway.listeners import Acceptor, Handler, ListenError, Service, bind
 from tripost.gateway.monitor.websocket import Monitor
 from tripost.queue.clock import Clock
@@ -98,7 +98,7 @@ class Gateway:
         except* SpoolLocked as group:
             raise StartError(f"{config.state}: {SpoolLocked.text}") from group
         except* (SpoolError, SpoolDamaged, OSError) as group:
-            raise StartError(f"{config.state}: {_first(group)}") from group
+            raise StartError(f"{config.state}: {leaves(group)[0]}") from group
         self.bus.emit(Stopped(time=clock.now(), clean=clean))
         return clean
 
@@ -257,11 +257,6 @@ def _queue_settings(config: Config) -> QueueSettings:
 
 def _mail_folder(config: Config) -> str:
     return os.path.join(config.state, "mail")
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    one = group.exceptions[0]
-    return _first(one) if isinstance(one, BaseExceptionGroup) else one
 
 
 async def _cancel_on_hard(stop: Stop, scope: trio.CancelScope) -> None:

@@ -19,11 +19,11 @@ from email.message import EmailMessage
 from typing import TypeVar
 
 import trio
+
 from tripost.gateway.accounts import Accounts
+from tripost.gateway.app import Gateway
 from tripost.gateway.config import load
 from tripost.gateway.demo_dns import serve_dns
-
-from tripost.gateway.app import Gateway
 from tripost.gateway.eventlog import EventLog
 from tripost.gateway.lifecycle import Stop, watch_signals
 from tripost.queue import events
@@ -110,7 +110,11 @@ async def play(say: Callable[[str], None], *, keep: bool = False) -> int:
     with tempfile.TemporaryDirectory(prefix="tripost-demo-") as folder:
         async with trio.open_nursery() as nursery:
             halt = Stop()
-            await nursery.start(watch_signals, halt, lambda name: say(f"{name}: stopping"))
+
+            def on_signal(name: str) -> None:
+                say(f"{name}: stopping")
+
+            await nursery.start(watch_signals, halt, on_signal)
             nursery.start_soon(_stop_on, halt, nursery.cancel_scope)
             dns = await nursery.start(serve_dns, ZONES)
             here, there = free_port(), free_port()

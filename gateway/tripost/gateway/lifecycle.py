@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from typing import cast
 
 import trio
 
@@ -46,3 +47,14 @@ async def watch_signals(
             name = signal.Signals(number).name
             told(name)
             stop.request(name)
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """The exceptions in a group, at whatever depth."""
+    found: list[BaseException] = []
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            found += leaves(cast("BaseExceptionGroup[BaseException]", one))
+        else:
+            found.append(one)
+    return found

@@ -15,10 +15,10 @@ class DotReader:
     """Feed octets as they come; get content, and at the end what stood behind it."""
 
     def __init__(self) -> None:
-        self._held = b"\r\n"  # the line end of the DATA command: data may be empty
+        self._held: bytes = b"\r\n"  # the line end of the DATA command: data may be empty
         self._fresh = True  # `_held`'s first octets are not content
         self.done = False
-        self.rest = b""
+        self.rest: bytes = b""
         self.bare = False
 
     def feed(self, data: bytes) -> bytes:

@@ -10,7 +10,7 @@ import trio
 from tripost.gateway.app import Gateway, StartError
 from tripost.gateway.config import Config
 from tripost.gateway.eventlog import EventLog
-from tripost.gateway.lifecycle import Stop, watch_signals
+from tripost.gateway.lifecycle import Stop, leaves, watch_signals
 
 
 def run(config: Config) -> int:
@@ -24,22 +24,19 @@ def run(config: Config) -> int:
     try:
         code = 0 if trio.run(partial(_serve, gateway)) else 1
     except* StartError as group:
-        for wrong in _leaves(group):
-            print(f"tripost: {wrong}", file=sys.stderr)
+        for leaf in leaves(group):
+            print(f"tripost: {leaf}", file=sys.stderr)
     return code
 
 
 async def _serve(gateway: Gateway) -> bool:
     stop = Stop()
     async with trio.open_nursery() as nursery:
-        await nursery.start(watch_signals, stop, lambda name: None)
+        await nursery.start(watch_signals, stop, _say_nothing)
         clean = await gateway.run(stop)
         nursery.cancel_scope.cancel()
     return clean
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for one in group.exceptions:
-        found += _leaves(one) if isinstance(one, BaseExceptionGroup) else [one]
-    return found
+def _say_nothing(signal: str) -> None:
+    """The events tell that the gateway is stopping, and why."""
