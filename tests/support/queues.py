@@ -36,8 +36,9 @@ async def queue_on(
         bus.add_sink(seen.append)
     clock = more.pop("clock", None) or Clock(lambda: 1_800_000_000.0)
     more.setdefault("reporter", reporter)
+    more.setdefault("random", lambda: 0.5)
     async with open_queue(
-        "spool", settings, clock=clock, bus=bus, files=files, run_sync=run_here, random=lambda: 0.5, **more
+        "spool", settings, clock=clock, bus=bus, files=files, run_sync=run_here, **more
     ) as queue:
         yield queue
 

@@ -1,0 +1,153 @@
+"""a gateway's inside on a fake disk and memory streams, for a mock clock"""
+
+from __future__ import annotations
+
+import ipaddress
+import pathlib
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
+
+from support.fake_files import FakeFiles, run_here
+from support.peers import Names, Peer
+from support.queues import SMALL, queue_on
+from tripost.delivery.dispatcher import DeliverySettings, Dispatcher
+from tripost.delivery.dsn import make_report
+from tripost.delivery.mailbox.maildir import MaildirDelivery
+from tripost.delivery.routing import Router
+from tripost.gateway.ingress.smtp_session import IngressContext, serve_smtp
+from tripost.queue.clock import Clock
+from tripost.queue.events import Bus, Event
+from tripost.queue.manager import Queue
+from tripost.queue.message import Envelope, Failed, Recipient
+from tripost.queue.values import QueueSettings
+
+Stream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
+USERS = ("fred@truc.fr", "post@truc.fr")
+
+
+class Lab:
+    """All that a scenario looks at; `seen` are the events."""
+
+    def __init__(self, folder: pathlib.Path, queue: Queue, bus: Bus, clock: Clock, router: Router) -> None:
+        self.folder = folder
+        self.queue = queue
+        self.bus = bus
+        self.clock = clock
+        self.router = router
+        self.seen: list[Event] = []
+        self.names = Names()
+        self.peer: Peer
+        self.dispatcher: Dispatcher
+        bus.add_sink(self.seen.append)
+
+    def events(self, kind: type[Any]) -> list[Any]:
+        return [one for one in self.seen if isinstance(one, kind)]
+
+    def ingress(self, **more: Any) -> IngressContext:
+        values: dict[str, Any] = {
+            "hostname": "smtp.truc.fr",
+            "queue": self.queue,
+            "router": self.router,
+            "bus": self.bus,
+            "clock": self.clock,
+            "relay_networks": (ipaddress.ip_network("127.0.0.0/8"),),
+            "message_size": 100_000,
+            "recipients": 10,
+            "errors": 20,
+            "junk_commands": 100,
+            "command_timeout": 300.0,
+            "data_timeout": 180.0,
+            "expire": 432_000.0,
+            "hops": 100,
+        }
+        return IngressContext(**(values | more))
+
+    async def talk(self, data: bytes, *, client: str = "127.0.0.1", bytewise: bool = False, **more: Any) -> list[str]:
+        """All replies to a whole session's octets."""
+        ours, theirs = memory_stream_pair()
+        got = bytearray()
+
+        async def read() -> None:
+            while part := await ours.receive_some():
+                got.extend(part)
+
+        async def write() -> None:
+            try:
+                for piece in [data[n : n + 1] for n in range(len(data))] if bytewise else [data]:
+                    await ours.send_all(piece)
+                await ours.send_stream.aclose()
+            except trio.BrokenResourceError:
+                pass  # the server hung up: that is what some tests want
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(write)
+            await serve_smtp(theirs, client=client, context=self.ingress(**more))
+            await theirs.aclose()
+        return got.decode().split("\r\n")[:-1]
+
+    async def send(self, recipient: str, sender: str = "fred@truc.fr", text: str = "hello") -> None:
+        replies = await self.talk(
+            f"EHLO x\r\nMAIL FROM:<{sender}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\nSubject: {text}\r\n\r\n{text}\r\n.\r\n"
+            "QUIT\r\n".encode()
+        )
+        assert any(one.startswith("250 2.0.0 queued as") for one in replies), replies
+
+    def mailbox(self, user: str) -> list[str]:
+        return [one.read_text() for one in sorted((self.folder / user / "new").glob("*"))]
+
+
+@asynccontextmanager
+async def lab(
+    folder: pathlib.Path,
+    *,
+    files: FakeFiles | None = None,
+    settings: QueueSettings = SMALL,
+    delivery: DeliverySettings | None = None,
+    answers: dict[str, Any] | None = None,
+    random: Callable[[], float] = lambda: 0.5,
+) -> AsyncGenerator[Lab, None]:
+    bus, clock = Bus(), Clock(lambda: 1_800_000_000.0)
+    router = Router(
+        local_domains=frozenset({"truc.fr"}),
+        users=lambda address: address if address in USERS else None,
+        postmaster="post@truc.fr",
+    )
+    holder: list[Queue] = []
+
+    def reporter(
+        envelope: Envelope, failures: list[tuple[Recipient, Failed]], header: bytes
+    ) -> tuple[Envelope, bytes] | None:
+        return make_report(
+            hostname="smtp.truc.fr",
+            envelope=envelope,
+            failures=failures,
+            header=header,
+            now=clock.now(),
+            id=holder[0].new_id(),
+            next_hop_for=lambda address: router.route(address).next_hop,
+            expire=settings.expire,
+        )
+
+    async with queue_on(files or FakeFiles(), settings, bus=bus, clock=clock, reporter=reporter, random=random) as queue:
+        holder.append(queue)
+        one = Lab(folder, queue, bus, clock, router)
+        async with trio.open_nursery() as nursery:
+            one.peer = Peer(nursery, answers)
+            one.dispatcher = Dispatcher(
+                queue,
+                delivery or DeliverySettings(hostname="smtp.truc.fr"),
+                resolver=one.names,
+                local=MaildirDelivery(str(folder), "smtp.truc.fr", lambda user: user in USERS, run_here),
+                bus=bus,
+                clock=clock,
+                connect=one.peer.connect,
+            )
+            await nursery.start(one.dispatcher.run)
+            yield one
+            one.dispatcher.stop()
+            nursery.cancel_scope.deadline = trio.current_time() + 30

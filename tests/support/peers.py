@@ -1,0 +1,110 @@
+"""a mail host in memory that answers as told, and names that need no DNS"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+from trio.testing import memory_stream_pair
+
+from tripost.delivery.resolver import Unroutable
+
+Answer = Callable[[str], str]
+
+
+class Peer:
+    """`answers` maps a verb, "greeting" or "." to a reply, or to a function of the whole line.
+
+    A reply "" closes the connection instead. `refused`: OSError at connect.
+    """
+
+    def __init__(self, nursery: trio.Nursery, answers: dict[str, str | Answer] | None = None) -> None:
+        self._nursery = nursery
+        self.answers: dict[str, str | Answer] = {
+            "greeting": "220 peer",
+            "EHLO": "250-peer\r\n250-PIPELINING\r\n250 8BITMIME",
+            "DATA": "354 go",
+            "QUIT": "221 bye",
+        } | (answers or {})
+        self.refused = False
+        self.silent = False
+        self.connections = 0
+        self.open = 0
+        self.most_open = 0
+        self.messages: list[bytes] = []
+        self.lines: list[str] = []
+
+    async def connect(self, address: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        if self.silent:
+            await trio.sleep_forever()
+        if self.refused:
+            raise ConnectionRefusedError(111, "Connection refused")
+        client, server = memory_stream_pair()
+        self.connections += 1
+        self._nursery.start_soon(self._serve, server)
+        return client
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            await self._talk(stream)
+        except trio.BrokenResourceError:
+            pass  # the client hung up
+        finally:
+            self.open -= 1
+            await stream.aclose()
+
+    async def _talk(self, stream: trio.abc.Stream) -> None:
+        if not await self._say(stream, "greeting", ""):
+            return
+        data, content = b"", None
+        while part := await stream.receive_some():
+            data += part
+            while b"\r\n" in data:
+                if content is not None:
+                    end = (b"\r\n" + data).find(b"\r\n.\r\n")
+                    if end < 0:
+                        break
+                    self.messages.append(data[:end])
+                    data, content = data[end + 3 :], None
+                    if not await self._say(stream, ".", ""):
+                        return
+                    continue
+                line, _, data = data.partition(b"\r\n")
+                text = line.decode()
+                self.lines.append(text)
+                verb = text.partition(" ")[0].upper()
+                reply = await self._say(stream, verb, text)
+                if not reply or verb == "QUIT":
+                    return
+                if verb == "DATA" and reply.startswith("354"):
+                    content = b""
+
+    async def _say(self, stream: trio.abc.Stream, what: str, line: str) -> str:
+        answer = self.answers.get(what, "250 ok")
+        reply = answer if isinstance(answer, str) else answer(line)
+        if reply:
+            await stream.send_all(reply.encode() + b"\r\n")
+        return reply
+
+
+class Names:
+    """Every domain has the host mx.DOMAIN at 192.0.2.1, but for what `hosts` and `wrong` say."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, list[str]] = {}
+        self.wrong: dict[str, Unroutable] = {}
+
+    async def mx(self, domain: str) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        if domain in self.wrong:
+            raise self.wrong[domain]
+        return self.hosts.get(domain, [f"mx.{domain}"])
+
+    async def addresses(self, host: str) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        if host in self.wrong:
+            raise self.wrong[host]
+        return ["192.0.2.1"]
