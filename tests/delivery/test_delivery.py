@@ -19,7 +19,7 @@ SETTINGS = DeliverySettings(hostname="smtp.truc.fr", connections=3, messages_per
 
 async def _settled(one: Lab, patience: float = 30.0) -> None:
     end = trio.current_time() + patience
-    while one.queue.statistics().queued and trio.current_time() < end:
+    while one.queue.statistics().queued and trio.current_time() < end:  # noqa: ASYNC110 - asks from outside
         await trio.sleep(0.01)
 
 
@@ -133,7 +133,8 @@ async def test_each_recipient_has_its_own_verdict(autojump_clock: MockClock, tmp
 
 
 @pytest.mark.parametrize(
-    "answers", [{"greeting": "554 go away"}, {"greeting": ""}, {"EHLO": "421 busy"}, {"MAIL": "421 closing"}, {"MAIL": ""}]
+    "answers",
+    [{"greeting": "554 go away"}, {"greeting": ""}, {"EHLO": "421 busy"}, {"MAIL": "421 closing"}, {"MAIL": ""}],
 )
 async def test_a_destination_that_is_down_backs_off(
     autojump_clock: MockClock, tmp_path: pathlib.Path, answers: dict[str, str]

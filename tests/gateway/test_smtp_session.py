@@ -145,7 +145,7 @@ async def test_too_many_errors_and_too_much_junk(one: Lab) -> None:
     assert len(replies) == 103
 
 
-async def test_silence_is_ended(one: Lab) -> None:
+async def test_silence_is_ended(autojump_clock: MockClock, one: Lab) -> None:
     ours, theirs = memory_stream_pair()
     start = trio.current_time()
     await serve_smtp(theirs, client="127.0.0.1", context=one.ingress())
@@ -201,7 +201,21 @@ def _run(pieces: list[bytes]) -> list[str]:
 
 WORDS = st.lists(
     st.sampled_from(
-        ["EHLO x", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA", ".", "..", "", "text", "QUIT", "RSET", "NOOP", "a\nb", "\0"]
+        [
+            "EHLO x",
+            "MAIL FROM:<a@b>",
+            "RCPT TO:<c@d>",
+            "DATA",
+            ".",
+            "..",
+            "",
+            "text",
+            "QUIT",
+            "RSET",
+            "NOOP",
+            "a\nb",
+            "\0",
+        ]
     ),
     max_size=15,
 )

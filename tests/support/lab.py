@@ -133,7 +133,9 @@ async def lab(
             expire=settings.expire,
         )
 
-    async with queue_on(files or FakeFiles(), settings, bus=bus, clock=clock, reporter=reporter, random=random) as queue:
+    async with queue_on(
+        files or FakeFiles(), settings, bus=bus, clock=clock, reporter=reporter, random=random
+    ) as queue:
         holder.append(queue)
         one = Lab(folder, queue, bus, clock, router)
         async with trio.open_nursery() as nursery:

@@ -37,9 +37,7 @@ async def queue_on(
     clock = more.pop("clock", None) or Clock(lambda: 1_800_000_000.0)
     more.setdefault("reporter", reporter)
     more.setdefault("random", lambda: 0.5)
-    async with open_queue(
-        "spool", settings, clock=clock, bus=bus, files=files, run_sync=run_here, **more
-    ) as queue:
+    async with open_queue("spool", settings, clock=clock, bus=bus, files=files, run_sync=run_here, **more) as queue:
         yield queue
 
 

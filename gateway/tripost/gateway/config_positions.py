@@ -28,7 +28,7 @@ def positions(text: str) -> dict[Path, tuple[int, int]]:
             header, key = _HEADER.match(line), _KEY.match(line)
             if header is not None:
                 table = _table(header, counts)
-                found.setdefault(table, (number, header.start(1) + 1))
+                found.setdefault(table, (number, header.start(2) + 1))
                 continue
             if key is not None:
                 path = (*table, *_parts(key[1]))

@@ -1,0 +1,142 @@
+"""one TOML file, and everything that can be wrong with it"""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tripost.gateway import units
+from tripost.gateway.config import ConfigError, load
+from tripost.gateway.config_positions import positions
+
+GOOD = """\
+hostname = "Smtp.Machin.com"
+state = "state"
+[[listen]]
+service = "smtp"
+address = "127.0.0.1:2525"
+"""
+
+
+def _load(tmp_path: pathlib.Path, text: str) -> list[str]:
+    """The errors of GOOD + text."""
+    path = tmp_path / "t.toml"
+    path.write_text(GOOD + text)
+    try:
+        load(str(path))
+    except ConfigError as wrong:
+        return [one.removeprefix(f"{path}:") for one in wrong.errors]
+    return []
+
+
+def test_values(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "t.toml"
+    path.write_text(GOOD + '[retry]\nfirst = "90s"\nschedule = ["1m", "2h"]\nfactor = 3\n[spool]\ninline = "1KiB"\n')
+    config = load(str(path))
+    assert config.hostname == "smtp.machin.com"
+    assert config.state == str(tmp_path / "state")
+    assert config.accounts_file == str(tmp_path / "state" / "accounts")
+    assert config.local.domains == ["smtp.machin.com"]
+    assert (config.retry.first, config.retry.schedule, config.retry.factor) == (90.0, [60.0, 7200.0], 3.0)
+    assert config.spool.inline == 1024
+    assert config.limits.command_timeout == 300.0
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("[limtis]\nerrors = 3\n", '6:2: limtis: unknown key; did you mean "limits"?'),
+        ("[limits]\nerors = 3\n", '7:1: limits.erors: unknown key; did you mean "errors"?'),
+        ("[limits]\nerrors = 'x'\n", '7:1: limits.errors: must be a whole number, not "x"'),
+        ("[limits]\nerrors = true\n", "7:1: limits.errors: must be a whole number, not true"),
+        ("[limits]\nerrors = -1\n", "7:1: limits.errors: must not be negative"),
+        ("[limits]\nerrors = 0\n", "7:1: limits.errors: must be more than 0"),
+        ("[limits]\ncommand_timeout = 5\n", '7:1: limits.command_timeout: must be a duration such as "5m", not 5'),
+        ("[limits]\nmessage_size = '5 apples'\n", '7:1: limits.message_size: "5 apples" is no size; write one as'),
+        ("[relay]\nnetworks = ['1.2.3.4/33']\n", "7:1: relay.networks[1]: '1.2.3.4/33' does not appear"),
+        ("[relay]\nnetworks = 'x'\n", '7:1: relay.networks: must be a list, not "x"'),
+        ("[events]\nformat = 'xml'\n", '7:1: events.format: must be one of auto, text, json, not "xml"'),
+        ("[delivery]\nport = 70000\n", "7:1: delivery.port: must be between 1 and 65535"),
+        ("[retry]\njitter = 1\n", "7:1: retry.jitter: must be at least 0 and less than 1"),
+        ("[[route]]\ndomain = 'x'\n", '6:3: route[1]: "to" is missing'),
+        ("[[route]]\ndomain = 'x'\nto = 'lmpt://x'\n", '8:1: route[1].to: "lmpt://x": must be mx'),
+        ("[[route]]\ndomain = '*.x..y'\nto = 'mx'\n", '7:1: route[1].domain: "*.x..y": the domain is malformed'),
+        ("[dns]\nnameservers = ['ns.x:53']\n", "7:1: dns.nameservers[1]:"),
+        ("[local]\npostmaster = 'marc'\n", '7:1: local.postmaster: "marc": the address has no domain'),
+        ("[[listen]]\nservice = 'ftp'\naddress = 'x'\n", '7:1: listen[2].service: must be one of smtp, pop3, monitor'),
+        ("[[listen]]\nservice = 'smtp'\naddress = 'x'\n", "8:1: listen[2].address:"),
+        ("relay = 3\n", "6:1: listen[1].relay: unknown key"),
+        ("x = \n", "6:5: Invalid value"),
+    ],
+)
+def test_errors(tmp_path: pathlib.Path, text: str, error: str) -> None:
+    (found,) = _load(tmp_path, text)
+    assert found.startswith(error), found
+
+
+def test_all_errors_at_once(tmp_path: pathlib.Path) -> None:
+    found = _load(tmp_path, "[limits]\nerrors = 'x'\nfoo = 1\n[retry]\nfirst = 3\n")
+    assert [one.split(": ")[1] for one in found] == ["limits.errors", "limits.foo", "retry.first"]
+
+
+def test_unreadable(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load(str(tmp_path / "none.toml"))
+    (tmp_path / "t.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="not UTF-8 at octet 0"):
+        load(str(tmp_path / "t.toml"))
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load(str(tmp_path))
+    (tmp_path / "e.toml").write_text("")
+    with pytest.raises(ConfigError, match=r"at least one \[\[listen\]\]"):
+        load(str(tmp_path / "e.toml"))
+
+
+def test_built_in(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    config = load()
+    assert config.state == str(tmp_path / "tripost")
+    assert [one.address for one in config.listen] == ["127.0.0.1:2525", "127.0.0.1:2110", "127.0.0.1:8025"]
+    assert config.relay.networks == ["127.0.0.0/8", "::1/128"]
+    (tmp_path / "tripost.toml").write_text(GOOD)
+    assert load().hostname == "smtp.machin.com"
+    monkeypatch.setenv("STATE_DIRECTORY", "/a:/b")
+    (tmp_path / "tripost.toml").unlink()
+    assert load().state == "/a"
+
+
+def test_units() -> None:
+    assert [units.duration(one) for one in ("90s", "5m", "4h", "5d", "200ms", "1.5h")] == [90, 300, 14400, 432000, 0.2, 5400]
+    assert [units.size(one) for one in ("0", "100B", "32KiB", "1.5MiB", "1GiB")] == [0, 100, 32768, 1572864, 1 << 30]
+    for text in ("5", "5 weeks", "", "-5s", "s"):
+        with pytest.raises(ValueError, match="duration"):
+            units.duration(text)
+    for text in ("5", "5MB", "", "-1B"):
+        with pytest.raises(ValueError, match="size"):
+            units.size(text)
+
+
+def test_positions_step_over_what_spans_lines() -> None:
+    text = 'a = """\nb = 1\n"""\nc = [\n  "x", # ]\n  "y"]\n[t]\nd.e = 1\n"q w" = 2\n[[l]]\nf = 1\n[[l]]\nf = 2\n'
+    assert positions(text) == {
+        ("a",): (1, 1),
+        ("c",): (4, 1),
+        ("t",): (7, 2),
+        ("t", "d"): (8, 1),
+        ("t", "d", "e"): (8, 1),
+        ("t", "q w"): (9, 1),
+        ("l", 0): (10, 3),
+        ("l", 0, "f"): (11, 1),
+        ("l", 1): (12, 3),
+        ("l", 1, "f"): (13, 1),
+    }
+
+
+@given(st.text(alphabet="ab=[]\"'#\n. {}", max_size=60))
+def test_no_text_surprises_the_scan(text: str) -> None:
+    positions(text)

@@ -1,0 +1,239 @@
+"""POP3, from the first line to what is left in the mailbox"""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import memory_stream_pair
+
+from tripost.delivery.mailbox.maildir import make_mailbox
+from tripost.delivery.mailbox.session import MailboxInUse, open_mailbox
+from tripost.delivery.mailbox.uids import file_name, folder_name, uid_of
+from tripost.gateway.accounts import Accounts
+from tripost.gateway.egress import pop3_session
+from tripost.gateway.egress.pop3_protocol import Pop3Protocol, top
+from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
+from tripost.queue import events
+from tripost.queue.clock import Clock
+from tripost.queue.events import Bus, Event
+
+MARC = "marc@machin.com"
+LOGIN = f"USER {MARC}\r\nPASS my secret\r\n"
+LETTERS = [b"Subject: one\r\n\r\n.dot\r\n..\r\nlast\r\n", b"Subject: two\r\n\r\n" + b"line\r\n" * 30_000]
+
+
+class House:
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+        self.seen: list[Event] = []
+        bus = Bus()
+        bus.add_sink(self.seen.append)
+        self.accounts = Accounts(str(folder / "accounts"))
+        self.accounts.add(MARC, "my secret")
+        self.mail = folder / "mail"
+        self.context = Pop3Context("h", self.accounts, str(self.mail), bus, Clock())
+        make_mailbox(str(self.mail / MARC))
+        for n, letter in enumerate(LETTERS):
+            (self.mail / MARC / "new" / file_name(f"ID{n}", 0, 100 + n, "h")).write_bytes(letter)
+
+    def left(self) -> int:
+        return len(list((self.mail / MARC / "new").iterdir()))
+
+    async def talk(self, text: str, client: str = "127.0.0.1") -> bytes:
+        ours, theirs = memory_stream_pair()
+        got = bytearray()
+
+        async def serve() -> None:
+            await serve_pop3(theirs, client=client, context=self.context)
+            await theirs.aclose()
+
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve)
+                await ours.send_all(text.encode())
+                await ours.send_stream.aclose()
+                async for part in ours.receive_stream:
+                    got += part
+        return bytes(got)
+
+
+@pytest.fixture
+async def house(tmp_path: pathlib.Path) -> House:
+    return House(tmp_path)
+
+
+async def test_a_whole_session(house: House) -> None:
+    sizes = [len(one) for one in LETTERS]
+    got = await house.talk(LOGIN + "STAT\r\nLIST\r\nUIDL\r\nLIST 1\r\nUIDL 2\r\nDELE 1\r\nSTAT\r\nLIST 1\r\nNOOP\r\nQUIT\r\n")
+    assert got.decode().split("\r\n")[3:-1] == [
+        f"+OK 2 {sum(sizes)}",
+        "+OK the list",
+        f"1 {sizes[0]}",
+        f"2 {sizes[1]}",
+        ".",
+        "+OK the list",
+        "1 ID0_0",
+        "2 ID1_0",
+        ".",
+        f"+OK 1 {sizes[0]}",
+        "+OK 2 ID1_0",
+        "+OK to be deleted at QUIT",
+        f"+OK 1 {sizes[1]}",
+        "-ERR no such message",
+        "+OK",
+        "+OK bye, 1 deleted",
+    ]
+    assert house.left() == 1
+    assert [type(one) for one in house.seen] == [events.Connected, events.LoggedIn, events.Fetched]
+
+
+async def test_retr_and_top_are_exact(house: House) -> None:
+    got = await house.talk(LOGIN + "RETR 1\r\nRETR 2\r\nTOP 1 1\r\nTOP 2 0\r\nTOP 1 99\r\nQUIT\r\n")
+    rest = got.split(b"\r\n", 3)[3]
+    stuffed = LETTERS[0].replace(b"\r\n.", b"\r\n..")
+    assert rest == (
+        b"+OK %d octets\r\n" % len(LETTERS[0])
+        + stuffed
+        + b".\r\n+OK %d octets\r\n" % len(LETTERS[1])
+        + LETTERS[1]
+        + b".\r\n+OK %d octets\r\nSubject: one\r\n\r\n..dot\r\n.\r\n" % len(LETTERS[0])
+        + b"+OK %d octets\r\nSubject: two\r\n\r\n.\r\n" % len(LETTERS[1])
+        + b"+OK %d octets\r\n" % len(LETTERS[0])
+        + stuffed
+        + b".\r\n+OK bye, 0 deleted\r\n"
+    )
+    assert house.left() == 2
+
+
+async def test_deletes_only_at_quit(house: House) -> None:
+    await house.talk(LOGIN + "DELE 1\r\nDELE 2\r\n")  # the connection ends without QUIT
+    assert house.left() == 2
+    got = await house.talk(LOGIN + "DELE 1\r\nRSET\r\nSTAT\r\nQUIT\r\n")
+    assert b"\r\n+OK 2 " in got
+    assert house.left() == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("STAT\r\n", "-ERR STAT only after the login"),
+        ("WHAT\r\n", "-ERR unknown command"),
+        ("PASS x\r\n", "-ERR USER first"),
+        ("USER\r\n", "-ERR USER needs an argument"),
+        ("NO\nOP\r\n", "-ERR bare CR or LF"),
+        ("x" * 600 + "\r\n", "-ERR line longer"),
+        (LOGIN + "RETR\r\n", "-ERR wrong number"),
+        (LOGIN + "RETR 3\r\n", "-ERR no such message"),
+        (LOGIN + "RETR 0\r\n", "-ERR no such message"),
+        (LOGIN + "RETR -1\r\n", "-ERR no such message"),
+        (LOGIN + "RETR ²\r\n", "-ERR no such message"),
+        (LOGIN + "RETR 99999999999\r\n", "-ERR no such message"),
+        (LOGIN + "TOP 1\r\n", "-ERR wrong number"),
+        (LOGIN + "USER x\r\n", "-ERR USER only before the login"),
+        (LOGIN + "DELE 1\r\nRETR 1\r\n", "-ERR no such message"),
+    ],
+)
+async def test_mistakes_leave_the_session_alive(house: House, text: str, answer: str) -> None:
+    got = (await house.talk(text + "CAPA\r\n")).decode()
+    assert answer in got
+    assert got.endswith("\r\nEXPIRE NEVER\r\n.\r\n")
+
+
+async def test_wrong_passwords(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pop3_session, "FAILED_PAUSE", 0.0)
+    got = await house.talk((f"USER {MARC}\r\nPASS wrong\r\n" + "USER nobody@x\r\nPASS y\r\n") * 4)
+    assert got.count(b"-ERR [AUTH]") == 5  # then it is closed
+    assert len([one for one in house.seen if isinstance(one, events.LoginFailed)]) == 5
+
+
+async def test_one_session_at_a_time(house: House) -> None:
+    box = open_mailbox(str(house.mail), MARC)
+    with pytest.raises(MailboxInUse):
+        open_mailbox(str(house.mail), MARC)
+    assert b"-ERR [IN-USE]" in await house.talk(LOGIN)
+    box.close()
+    assert b"-ERR" not in await house.talk(LOGIN)
+
+
+async def test_no_passwords_in_clear_from_elsewhere(house: House) -> None:
+    assert b"-ERR [SYS/PERM]" in await house.talk(LOGIN, client="192.0.2.1")
+
+
+async def test_a_message_that_vanished(house: House) -> None:
+    box = open_mailbox(str(house.mail), MARC)
+    pathlib.Path(box.messages[0].path).unlink()
+    with pytest.raises(FileNotFoundError):
+        box.read(box.messages[0], 0, 10)
+    assert box.remove(box.messages) == 2
+    box.close()
+
+
+@given(st.lists(st.sampled_from([b"a", b"\r\n", b"\r\n\r\n", b"x: y"]), max_size=12), st.integers(0, 4), st.integers(1, 5))
+def test_top_does_not_depend_on_the_cuts(words: list[bytes], lines: int, step: int) -> None:
+    content = b"".join(words)
+
+    def run(pieces: list[bytes]) -> bytes:
+        state, out = [0, lines, 2], b""
+        for piece in pieces:
+            part, over = top(piece, state)
+            out += part
+            if over:
+                break
+        return out
+
+    header, found, body = (b"\r\n" + content).partition(b"\r\n\r\n")
+    wanted = (header + found)[2:] + b"".join(body.splitlines(keepends=True)[:lines]) if found else content
+    assert run([content]) == wanted
+    assert run([content[n : n + step] for n in range(0, len(content), step)]) == wanted
+
+
+@given(st.binary(max_size=100))
+def test_no_octets_surprise_the_protocol(data: bytes) -> None:
+    protocol = Pop3Protocol()
+    protocol.feed(data + b"\r\n")
+    while protocol.next() is not None:
+        pass
+
+
+@pytest.mark.parametrize("account", ["a@b", "../../etc@x", ".hidden@x", "a/b@x", "ü@x", "x" * 300 + "@y", "a b@c"])
+def test_folder_names_are_one_component(account: str) -> None:
+    name = folder_name(account)
+    assert "/" not in name
+    assert not name.startswith(".")
+    assert len(name) <= 255
+    assert name != folder_name(account + "2")
+
+
+def test_uids() -> None:
+    assert uid_of(file_name("ABC1", 3, 17.5, "h/x:y")) == "ABC1_3"
+    assert uid_of(file_name("ABC1", 3, 17.5, "h") + ":2,S") == "ABC1_3"
+    assert len(uid_of("1234.foreign,S=3:2,")) == 40
+
+
+async def test_accounts(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "deep" / "accounts"
+    accounts = Accounts(str(path))
+    assert accounts.list() == []
+    accounts.add(MARC, "a")
+    path.write_text("# people\n" + path.read_text().rstrip("\n") + ":userdb_quota_rule=*:storage=1G\n")
+    assert await accounts.verify(MARC, "a")
+    assert await accounts.verify(MARC, "a")  # from memory
+    accounts.set_password(MARC, "b")
+    assert "# people\n" in path.read_text()
+    assert path.read_text().endswith(":userdb_quota_rule=*:storage=1G\n")
+    assert not await accounts.verify(MARC, "a")
+    assert await accounts.verify(MARC, "b")
+    with pytest.raises(ValueError, match="already"):
+        accounts.add(MARC, "b")
+    with pytest.raises(ValueError, match="no domain"):
+        accounts.add("marc", "b")
+    with pytest.raises(KeyError, match="no user"):
+        accounts.remove("fred@machin.com")
+    accounts.remove(MARC)
+    assert not accounts.exists(MARC)
+    assert not await accounts.verify(MARC, "b")
+    assert path.stat().st_mode & 0o777 == 0o600
