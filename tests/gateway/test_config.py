@@ -66,7 +66,7 @@ def test_values(tmp_path: pathlib.Path) -> None:
         ("[[route]]\ndomain = '*.x..y'\nto = 'mx'\n", '7:1: route[1].domain: "*.x..y": the domain is malformed'),
         ("[dns]\nnameservers = ['ns.x:53']\n", "7:1: dns.nameservers[1]:"),
         ("[local]\npostmaster = 'marc'\n", '7:1: local.postmaster: "marc": the address has no domain'),
-        ("[[listen]]\nservice = 'ftp'\naddress = 'x'\n", '7:1: listen[2].service: must be one of smtp, pop3, monitor'),
+        ("[[listen]]\nservice = 'ftp'\naddress = 'x'\n", "7:1: listen[2].service: must be one of smtp, pop3, monitor"),
         ("[[listen]]\nservice = 'smtp'\naddress = 'x'\n", "8:1: listen[2].address:"),
         ("relay = 3\n", "6:1: listen[1].relay: unknown key"),
         ("x = \n", "6:5: Invalid value"),
@@ -111,7 +111,14 @@ def test_built_in(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_units() -> None:
-    assert [units.duration(one) for one in ("90s", "5m", "4h", "5d", "200ms", "1.5h")] == [90, 300, 14400, 432000, 0.2, 5400]
+    assert [units.duration(one) for one in ("90s", "5m", "4h", "5d", "200ms", "1.5h")] == [
+        90,
+        300,
+        14400,
+        432000,
+        0.2,
+        5400,
+    ]
     assert [units.size(one) for one in ("0", "100B", "32KiB", "1.5MiB", "1GiB")] == [0, 100, 32768, 1572864, 1 << 30]
     for text in ("5", "5 weeks", "", "-5s", "s"):
         with pytest.raises(ValueError, match="duration"):

@@ -68,7 +68,9 @@ async def house(tmp_path: pathlib.Path) -> House:
 
 async def test_a_whole_session(house: House) -> None:
     sizes = [len(one) for one in LETTERS]
-    got = await house.talk(LOGIN + "STAT\r\nLIST\r\nUIDL\r\nLIST 1\r\nUIDL 2\r\nDELE 1\r\nSTAT\r\nLIST 1\r\nNOOP\r\nQUIT\r\n")
+    got = await house.talk(
+        LOGIN + "STAT\r\nLIST\r\nUIDL\r\nLIST 1\r\nUIDL 2\r\nDELE 1\r\nSTAT\r\nLIST 1\r\nNOOP\r\nQUIT\r\n"
+    )
     assert got.decode().split("\r\n")[3:-1] == [
         f"+OK 2 {sum(sizes)}",
         "+OK the list",
@@ -172,7 +174,9 @@ async def test_a_message_that_vanished(house: House) -> None:
     box.close()
 
 
-@given(st.lists(st.sampled_from([b"a", b"\r\n", b"\r\n\r\n", b"x: y"]), max_size=12), st.integers(0, 4), st.integers(1, 5))
+@given(
+    st.lists(st.sampled_from([b"a", b"\r\n", b"\r\n\r\n", b"x: y"]), max_size=12), st.integers(0, 4), st.integers(1, 5)
+)
 def test_top_does_not_depend_on_the_cuts(words: list[bytes], lines: int, step: int) -> None:
     content = b"".join(words)
 

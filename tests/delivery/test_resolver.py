@@ -1,0 +1,78 @@
+"""real questions to a real DNS server on loopback"""
+
+from __future__ import annotations
+
+import dns.message
+import pytest
+import trio
+
+from tripost.delivery.resolver import Resolver, Unroutable
+from tripost.gateway.demo_dns import Authority, serve_dns
+
+ZONES = {
+    "two.test": [
+        ("two.test", "MX", "20 b.two.test."),
+        ("two.test", "MX", "10 a.two.test."),
+        ("two.test", "MX", "20 c.two.test."),
+        ("a.two.test", "A", "192.0.2.1"),
+        ("a.two.test", "AAAA", "2001:db8::1"),
+        ("empty.two.test", "TXT", '"no address"'),
+    ],
+    "bare.test": [("bare.test", "A", "192.0.2.2")],
+    "null.test": [("null.test", "MX", "0 .")],
+    "back.test": [
+        ("back.test", "MX", "10 better.test."),
+        ("back.test", "MX", "20 me.test."),
+        ("back.test", "MX", "30 worse.test."),
+    ],
+    "mine.test": [("mine.test", "MX", "10 me.test.")],
+}
+
+
+async def test_answers() -> None:
+    async with trio.open_nursery() as nursery:
+        resolver = Resolver([await nursery.start(serve_dns, ZONES)], "Me.test")
+        orders = set()
+        for _ in range(40):
+            orders.add(tuple(await resolver.mx("two.test")))
+        assert orders == {
+            ("a.two.test", "b.two.test", "c.two.test"),
+            ("a.two.test", "c.two.test", "b.two.test"),
+        }
+        assert await resolver.mx("bare.test") == ["bare.test"]
+        assert await resolver.mx("back.test") == ["better.test"]
+        assert await resolver.addresses("a.two.test") == ["2001:db8::1", "192.0.2.1"]
+        assert await resolver.addresses("bare.test") == ["192.0.2.2"]
+        for domain, enhanced in [("null.test", "5.1.10"), ("gone.two.test", "5.1.2"), ("mine.test", "5.4.6")]:
+            with pytest.raises(Unroutable) as info:
+                await resolver.mx(domain)
+            assert (info.value.enhanced, info.value.permanent) == (enhanced, True)
+        with pytest.raises(Unroutable) as info:
+            await resolver.addresses("empty.two.test")
+        assert info.value.enhanced == "5.4.4"
+        with pytest.raises(Unroutable) as info:
+            await resolver.mx("not-served.example")  # REFUSED
+        assert (info.value.enhanced, info.value.permanent) == ("4.4.3", False)
+        with pytest.raises(Unroutable) as info:
+            await resolver.mx("x" * 64 + ".test")
+        assert info.value.enhanced == "4.4.3"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_silent_server_is_temporary() -> None:
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as silent:
+        await silent.bind(("127.0.0.1", 0))
+        resolver = Resolver([f"127.0.0.1:{silent.getsockname()[1]}"])
+        resolver._resolver.lifetime = 0.2
+        with pytest.raises(Unroutable) as info:
+            await resolver.mx("two.test")
+        assert info.value.enhanced == "4.4.3"
+
+
+def test_what_is_no_question_gets_nothing() -> None:
+    authority = Authority(ZONES)
+    assert authority.answer(b"junk") is None
+    query = dns.message.make_query("two.test", "MX")
+    reply = authority.answer(query.to_wire())
+    assert reply is not None
+    assert authority.answer(reply) is None
