@@ -1,6 +1,6 @@
 """pyperf: the routing of one RCPT, with 10 and with 10,000 rules
 
-    deploy/uv run python bench/routing.py [-o FILE]
+deploy/uv run python bench/routing.py [-o FILE]
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from tripost.delivery.routing import Refusal
-from tripost.gateway.config import Config
 
+from tripost.delivery.routing import Refusal
 from tripost.gateway.app import make_router
+from tripost.gateway.config import Config
 
 
 def run(config: Config, addresses: Sequence[str], *, as_json: bool) -> int:
