@@ -254,3 +254,24 @@ async def test_a_body_that_is_not_accepted_leaves_nothing() -> None:
 def test_outcome_is_one_of_three() -> None:
     outcomes: list[Outcome] = [OK, LATER, NO]
     assert len({type(one) for one in outcomes}) == 3
+
+
+async def test_the_books_balance_and_hops_are_forgotten(autojump_clock: MockClock) -> None:
+    files = FakeFiles()
+    async with queue_on(files) as queue:
+        for n in range(20):
+            await put(queue, f"m{n}", f"mx:{n}", f"mx:{n}", sender="" if n % 2 else "fred@truc.fr")
+    async with queue_on(files) as queue:
+        await put(queue, "new", "mx:new")
+        for hop in queue.ready():
+            for lease in await queue.claim(hop, 9):
+                outcomes: list[Outcome] = [OK, NO, LATER, Delivered("discarded"), Delivered("delivered")]
+                number = int(lease.envelope.id.removeprefix("m").replace("new", "0"))
+                await queue.settle(lease, {one.id: outcomes[(number + one.id) % 5] for one in lease.recipients})
+        s = queue.statistics()
+        ended = s.relayed + s.delivered + s.discarded + s.reported + s.suppressed
+        assert s.accepted + s.recovered == ended + s.queued
+        assert s.recovered == 40
+        assert min(s.relayed, s.delivered, s.discarded, s.reported, s.suppressed, s.queued) > 0
+        assert set(queue._hops) == {hop for hop in queue._hops if len(queue._hops[hop])}
+        assert s.leased == 0

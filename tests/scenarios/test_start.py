@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import socket
+import time
 
 from support.gateways import Running, running
 
@@ -47,3 +48,18 @@ def test_sigterm_is_a_clean_end(tmp_path: pathlib.Path) -> None:
     with running(tmp_path) as gateway:
         assert gateway.stop() == 0
         assert [row["event"] for row in gateway.events()][-2:] == ["stopping", "stopped"]
+
+
+def test_idle_clients_do_not_delay_the_end(tmp_path: pathlib.Path) -> None:
+    with running(tmp_path, extra="") as gateway:
+        with (
+            socket.create_connection(("127.0.0.1", gateway.smtp), 10) as smtp,
+            socket.create_connection(("127.0.0.1", gateway.pop3), 10) as pop3,
+        ):
+            assert smtp.recv(999).startswith(b"220")
+            assert pop3.recv(999).startswith(b"+OK")
+            start = time.monotonic()
+            assert gateway.stop() == 0
+            assert time.monotonic() - start < 2
+            assert smtp.recv(999).startswith(b"421 4.3.2")
+            assert pop3.recv(999) == b""

@@ -28,8 +28,8 @@ from tripost.gateway.config import Config
 from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
 from tripost.gateway.eventlog import EventLog
 from tripost.gateway.ingress.smtp_session import IngressContext, serve_smtp
-from tripost.gateway.lifecycle import Stop, leaves
-from tripost.gateway.listeners import Acceptor, Handler, ListenError, Service, bind
+from tripost.gateway.lifecycle import Draining, Stop, leaves
+from tripost.gateway.listeners import Acceptor, Handler, ListenError, Network, Service, bind
 from tripost.gateway.monitor.websocket import Monitor
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
@@ -72,6 +72,7 @@ class Gateway:
         self.hostname = config.hostname
         self.bus = Bus()
         self.addresses: dict[str, list[str]] = {}
+        self._draining = Draining()
         log.attach(self.bus)
 
     async def run(self, stop: Stop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> bool:
@@ -119,6 +120,7 @@ class Gateway:
                 await work.start(dispatcher.run)
                 await self._accept(services, work, clock, stop, task_status)
                 self.bus.emit(Stopping(time=clock.now(), reason=stop.reason))
+                self._draining.begin()
                 dispatcher.stop()
                 work.cancel_scope.deadline = trio.current_time() + self.config.lifecycle.drain
             cut = work.cancel_scope.cancelled_caught
@@ -129,7 +131,9 @@ class Gateway:
         self, services: list[Service], work: trio.Nursery, clock: Clock, stop: Stop, task_status: trio.TaskStatus[None]
     ) -> None:
         limits = self.config.limits
-        acceptor = Acceptor(work, self.bus, clock, limits.connections, limits.client_connections)
+        acceptor = Acceptor(
+            work, self.bus, clock, limits.connections, limits.client_connections, exempt=_networks(self.config)
+        )
         async with trio.open_nursery() as accepting:
             for service in services:
                 accepting.start_soon(acceptor.accept, service)
@@ -150,7 +154,7 @@ class Gateway:
             router=router,
             bus=self.bus,
             clock=clock,
-            relay_networks=tuple(ipaddress.ip_network(one, strict=False) for one in config.relay.networks),
+            relay_networks=_networks(config),
             message_size=config.limits.message_size,
             recipients=config.limits.recipients,
             errors=config.limits.errors,
@@ -159,6 +163,7 @@ class Gateway:
             data_timeout=config.limits.data_timeout,
             expire=config.retry.expire,
             hops=config.smtp.hops,
+            draining=self._draining,
         )
         pop3 = Pop3Context(
             hostname=config.hostname,
@@ -166,8 +171,9 @@ class Gateway:
             mailboxes=_mail_folder(config),
             bus=self.bus,
             clock=clock,
+            draining=self._draining,
         )
-        monitor = Monitor(queue.statistics)
+        monitor = Monitor(queue.statistics, self._draining)
 
         async def on_smtp(stream: trio.SocketStream, client: str) -> None:
             await serve_smtp(stream, client=client, context=smtp)
@@ -253,6 +259,10 @@ def _queue_settings(config: Config) -> QueueSettings:
         probe_longest=default.probe_longest,
         min_free=config.spool.min_free,
     )
+
+
+def _networks(config: Config) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(one, strict=False) for one in config.relay.networks)
 
 
 def _mail_folder(config: Config) -> str:

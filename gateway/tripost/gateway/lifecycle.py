@@ -9,7 +9,8 @@ sender was never told 250.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import cast
 
 import trio
@@ -35,6 +36,31 @@ class Stop:
 
     async def wait_hard(self) -> None:
         await self._hard.wait()
+
+
+class Draining:
+    """Ends the waits of sessions that have nothing under way, once draining has begun."""
+
+    def __init__(self) -> None:
+        self._scopes: set[trio.CancelScope] = set()
+        self.begun = False
+
+    def begin(self) -> None:
+        self.begun = True
+        for scope in self._scopes:
+            scope.cancel()
+
+    @contextmanager
+    def waiting(self, seconds: float) -> Generator[trio.CancelScope]:
+        """A wait of at most `seconds` that draining cuts."""
+        with trio.move_on_after(seconds) as scope:
+            self._scopes.add(scope)
+            if self.begun:
+                scope.cancel()
+            try:
+                yield scope
+            finally:
+                self._scopes.discard(scope)
 
 
 async def watch_signals(

@@ -13,6 +13,7 @@ Fails    `ListenError` when an address cannot be bound: nothing is left open.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket as stdlib_socket
 from collections import Counter
@@ -91,10 +92,24 @@ async def _bind_one(address: str) -> trio.SocketListener:
     return trio.SocketListener(sock)
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 class Acceptor:
     """Counts connections and starts their sessions in `nursery`."""
 
-    def __init__(self, nursery: trio.Nursery, bus: Bus, clock: Clock, most: int, most_per_client: int) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        bus: Bus,
+        clock: Clock,
+        most: int,
+        most_per_client: int,
+        *,
+        exempt: tuple[Network, ...] = (),
+    ) -> None:
+        """`exempt` networks are not held to `most_per_client`."""
+        self._exempt = exempt
         self._nursery = nursery
         self._bus = bus
         self._clock = clock
@@ -124,7 +139,7 @@ class Acceptor:
         except OSError:  # gone before we looked
             await trio.aclose_forcefully(stream)
             return
-        full = self.open >= self._most or self._clients[client] >= self._most_per_client
+        full = self.open >= self._most or self._too_many_of(client)
         self.open += 1
         self._clients[client] += 1
         try:
@@ -143,6 +158,12 @@ class Acceptor:
             if not self._clients[client]:
                 del self._clients[client]
             await trio.aclose_forcefully(stream)
+
+    def _too_many_of(self, client: str) -> bool:
+        if self._clients[client] < self._most_per_client:
+            return False
+        address = ipaddress.ip_address(client.partition("%")[0])
+        return not any(address in network for network in self._exempt)
 
     def _trouble(self, service: Service, wrong: BaseException) -> None:
         self._bus.emit(

@@ -94,12 +94,14 @@ class Queue:
         self._changed = trio.Event()
         self._looked = 0.0  # when `ready` was last asked: what became due since is news
         self._leased = 0
+        self._queued = 0  # recipients without a final outcome
         self._ids = 0
         self._counts = Counts()
         for entry in self._entries.values():
             self._store.enter(entry)
             self._schedule(entry)
-        self._recovered = sum(len(entry.recipients) for entry in self._entries.values())
+            self._queued += len(entry.recipients)
+        self._recovered = self._queued
 
     # --- taking mail in ---
 
@@ -125,6 +127,7 @@ class Queue:
 
     def _enter(self, message: Acceptance, entry: Entry) -> None:
         self._entries[entry.id] = entry
+        self._queued += len(entry.recipients)
         self._store.enter(entry)
         self._schedule(entry)
         tell_accepted(self._bus, self._counts, message.envelope, self._clock.now())
@@ -191,7 +194,7 @@ class Queue:
 
     def release(self, lease: Lease) -> None:
         """Claimed but not tried: due again as before."""
-        self._hops[lease.next_hop].probing = False
+        self._hops.setdefault(lease.next_hop, Hop[_Work]()).probing = False
         self._put_back(lease)
 
     def _put_back(self, lease: Lease) -> None:
@@ -221,6 +224,7 @@ class Queue:
             raise
         self._leased -= len(lease.recipients)
         self._schedule(entry, frozenset(recipient.id for recipient, *_ in decision.later))
+        self._forget_hop(lease.next_hop)
         self._wake()
 
     async def _commit(self, entry: Entry, envelope: Envelope, decision: Decision) -> None:
@@ -233,6 +237,7 @@ class Queue:
         )
         location = await self._log.append(SETTLE, _encode(settlement), essential=True)
         gone = settle_entry(self._entries, settlement)
+        self._queued -= len(settlement.done)
         if report is not None:
             self._enter(report, Entry(report, location, in_settlement=True))
         report_id = report.envelope.id if report is not None else ""
@@ -249,7 +254,7 @@ class Queue:
 
     def _back_off(self, next_hop: str, decision: Decision) -> None:
         """Note for the next hop whether it could be spoken to."""
-        hop = self._hops[next_hop]
+        hop = self._hops.setdefault(next_hop, Hop[_Work]())
         down = [why for *_, why in decision.later if why.destination]
         if not down or decision.done:
             hop.unblock()
@@ -264,6 +269,12 @@ class Queue:
         reply = f"{down[0].code} {down[0].enhanced} {down[0].text}"
         self._bus.emit(events.BackedOff(time=now, next_hop=next_hop, failures=hop.failures, delay=delay, reply=reply))
 
+    def _forget_hop(self, name: str) -> None:
+        """Names of next hops come from senders: one that holds nothing, and no back-off, is not remembered."""
+        hop = self._hops.get(name)
+        if hop is not None and not len(hop) and not hop.probing and hop.blocked_until <= self._clock.now():
+            del self._hops[name]
+
     async def expire_blocked(self) -> None:
         """Forever: what waits behind a hop that cannot be spoken to still ends when its time is up.
 
@@ -274,6 +285,7 @@ class Queue:
             for name, hop in list(self._hops.items()):
                 if hop.failures and hop.last is not None:
                     await self._expire_hop(name, hop, hop.last)
+                self._forget_hop(name)
 
     async def _expire_hop(self, name: str, hop: Hop[_Work], last: Deferred) -> None:
         now = self._clock.now()
@@ -305,7 +317,7 @@ class Queue:
         return QueueStatistics(
             recovered=self._recovered,
             messages=len(self._entries),
-            queued=sum(len(entry.recipients) for entry in self._entries.values()),
+            queued=self._queued,
             leased=self._leased,
             hops=sum(1 for hop in self._hops.values() if len(hop)),
             **msgspec.structs.asdict(self._counts),

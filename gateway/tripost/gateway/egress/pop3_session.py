@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from tripost.delivery.mailbox.session import MailboxInUse, MailboxSession, Store
 from tripost.delivery.wire.dots import DotStuffer
 from tripost.gateway.accounts import Accounts
 from tripost.gateway.egress.pop3_protocol import Command, Mistake, Pop3Protocol, capabilities, top
+from tripost.gateway.lifecycle import Draining
 from tripost.queue.clock import Clock
 from tripost.queue.events import Bus, Connected, Fetched, LoggedIn, LoginFailed
 
@@ -43,6 +44,7 @@ class Pop3Context:
     mailboxes: str
     bus: Bus
     clock: Clock
+    draining: Draining = field(default_factory=Draining)
 
 
 async def serve_pop3(stream: trio.abc.Stream, *, client: str, context: Pop3Context) -> None:
@@ -91,7 +93,7 @@ class _Session:
 
     async def _read(self) -> bool:
         await self._flush()
-        with trio.move_on_after(IDLE):
+        with self._context.draining.waiting(IDLE):
             data = await self._stream.receive_some(READ)
             self._protocol.feed(bytes(data))
             return bool(data)

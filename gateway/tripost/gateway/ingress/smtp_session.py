@@ -12,7 +12,7 @@ Fails    the client is told 421 4.4.2 after silence, 4xx when the queue cannot
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -30,6 +30,7 @@ from tripost.gateway.ingress.smtp_protocol import (
     ServerProtocol,
 )
 from tripost.gateway.ingress.trace import HopCounter, received_line
+from tripost.gateway.lifecycle import Draining
 from tripost.queue.body import Body
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolError
@@ -61,6 +62,7 @@ class IngressContext:
     data_timeout: float
     expire: float
     hops: int
+    draining: Draining = field(default_factory=Draining)
 
 
 class _Incoming:
@@ -118,15 +120,22 @@ class _Session:
 
     async def _read(self) -> bool:
         """Send what is gathered and wait for more; False when the session is over."""
-        context = self._context
-        seconds = context.data_timeout if self._protocol.in_data else context.command_timeout
-        with trio.move_on_after(seconds) as scope:
-            await self._flush()
-            data = await self._stream.receive_some(READ)
-            self._protocol.feed(bytes(data))
-            return bool(data)
-        assert scope.cancelled_caught
-        self._refuse(reply(421, "4.4.2", f"{context.hostname} nothing came for {seconds:g} s, closing"), "timeout")
+        context, in_data = self._context, self._protocol.in_data
+        seconds = context.data_timeout if in_data else context.command_timeout
+        try:
+            with trio.fail_after(seconds):
+                await self._flush()
+            with trio.move_on_after(seconds) if in_data else context.draining.waiting(seconds):
+                data = await self._stream.receive_some(READ)
+                self._protocol.feed(bytes(data))
+                return bool(data)
+        except trio.TooSlowError:  # it does not even read
+            return False
+        if context.draining.begun and not in_data:
+            self._refuse(reply(421, "4.3.2", f"{context.hostname} is shutting down, try again later"), "drain")
+        else:
+            why = f"{context.hostname} nothing came for {seconds:g} s, closing"
+            self._refuse(reply(421, "4.4.2", why), "timeout")
         with trio.move_on_after(CLOSING_TIMEOUT):
             await self._flush()
         return False

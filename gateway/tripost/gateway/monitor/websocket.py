@@ -17,6 +17,8 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 
+from tripost.gateway.lifecycle import Draining
+
 CLIENTS = 200
 _encode = msgspec.json.Encoder().encode
 
@@ -24,8 +26,9 @@ _encode = msgspec.json.Encoder().encode
 class Monitor:
     """Serves connections of the `monitor` listener; `figures` is read once a second."""
 
-    def __init__(self, figures: Callable[[], Any], interval: float = 1.0) -> None:
+    def __init__(self, figures: Callable[[], Any], draining: Draining, interval: float = 1.0) -> None:
         self._figures = figures
+        self._draining = draining
         self._interval = interval
         self._clients = 0
         self._text = ""
@@ -55,10 +58,11 @@ class Monitor:
 
     async def _feed(self, socket: WebSocketConnection) -> None:
         try:
-            while True:
+            while not self._draining.begun:
                 with trio.fail_after(5):
                     await socket.send_message(self._now())
-                await trio.sleep(self._interval)
+                with self._draining.waiting(self._interval):
+                    await trio.sleep_forever()
         except (ConnectionClosed, trio.TooSlowError):
             return
 
