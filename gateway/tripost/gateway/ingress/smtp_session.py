@@ -284,7 +284,10 @@ class _Session:
             await self._accept(incoming)
         if incoming.refusal is not None:
             await incoming.body.discard()
-            self._error(incoming.refusal, "data")
+            if incoming.refusal.code >= 500:
+                self._error(incoming.refusal, "data")
+            else:  # our trouble, not the client's mistake
+                self._refuse(incoming.refusal, "data")
         self._forget()
 
     async def _accept(self, incoming: _Incoming) -> None:
