@@ -62,7 +62,8 @@ class Bench:
         body = queue.new_body()
         await body.write(self.content)
         now = time.time()
-        one = Recipient(0, f"u{number}@d{number % self.options.domains}.example", f"mx:d{number % self.options.domains}.example")
+        domain = f"d{number % self.options.domains}.example"
+        one = Recipient(0, f"u{number}@{domain}", f"mx:{domain}")
         await queue.accept(Envelope(queue.new_id(), "s@x.example", (one,), now, now + 432_000, len(self.content)), body)
 
     async def _waiter(self, queue: Queue) -> None:
