@@ -54,6 +54,8 @@ HEADER_LIMIT = 50 * 1024  # octets of the original's header that a DSN may quote
 EXPIRY_SWEEP = 60.0  # seconds between looks for what expired behind a blocked hop
 UNREADABLE_DELAY = 300.0  # seconds until a record that could not be read is looked at again
 BACK_OFF_JITTER = 0.2
+_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -96,6 +98,7 @@ class Queue:
         self._leased = 0
         self._queued = 0  # recipients without a final outcome
         self._ids = 0
+        self._run = secrets.randbits(24)
         self._counts = Counts()
         for entry in self._entries.values():
             self._store.enter(entry)
@@ -106,11 +109,10 @@ class Queue:
     # --- taking mail in ---
 
     def new_id(self) -> str:
-        """Unique across restarts: microseconds, a counter and randomness, 18 characters of base 32."""
+        """Unique across restarts: microseconds, a counter and this start's random part, 18 characters of base 32."""
         self._ids += 1
-        number = (int(self._clock.now() * 1e6) << 36) | ((self._ids & 0xFFF) << 24) | secrets.randbits(24)
-        digits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-        return "".join(digits[(number >> shift) & 31] for shift in range(85, -1, -5))
+        number = (int(self._clock.now() * 1e6) << 36) | ((self._ids & 0xFFF) << 24) | self._run
+        return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(80, -1, -10)])
 
     def new_body(self) -> Body:
         """Content to be filled."""
