@@ -21,8 +21,9 @@ import trio
 
 from tripost.queue.clock import Clock
 from tripost.queue.events import Bus
-from tripost.queue.manager import Queue, open_queue
+from tripost.queue.manager import Queue
 from tripost.queue.message import Delivered, Envelope, Recipient
+from tripost.queue.opening import open_queue
 from tripost.queue.values import QueueSettings
 
 LONE = 200

@@ -50,13 +50,12 @@ async def _life(files: FakeFiles, told: Promises) -> None:
 async def _survivors(files: FakeFiles) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     async with queue_on(files) as queue:
-        for hop in ("mx:a", "local"):
-            waiting = queue._hops.get(hop)
-            for work in list(waiting.entries()) if waiting is not None else []:
-                lease = queue._lease(work, hop)
-                reader = await queue.open_body(lease)
-                found[lease.envelope.id] = await reader.read(9999)
-                reader.close()
+        rows = queue._ledger.rows
+        for row in list(rows.live()):
+            lease = await queue.lease_of(row)
+            reader = await queue.open_body(lease)
+            found[lease.envelope.id] = await reader.read(9999)
+            reader.close()
     return found
 
 

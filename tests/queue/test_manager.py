@@ -7,12 +7,13 @@ import os
 
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from support.fake_files import FakeFiles
-from support.queues import put, queue_on
+from support.queues import SMALL, put, queue_on, unseal
 from tripost.queue import events
-from tripost.queue.errors import SpoolError, SpoolFull, SpoolLocked
+from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolLocked, SpoolUnsure
 from tripost.queue.events import Event
 from tripost.queue.message import Deferred, Delivered, Failed, Outcome
 
@@ -163,17 +164,43 @@ async def test_a_failing_disk_refuses_then_serves_again(number: int, kind: type[
         assert [one.envelope.id for one in await queue.claim("mx:a", 9)] == ["A", "C"]
 
 
-async def test_a_failed_settle_puts_the_recipients_back() -> None:
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("boundary", ["write", "sync", "synced"])
+async def test_a_settlement_is_written_again_until_the_disk_takes_it(
+    number: int, boundary: str, autojump_clock: MockClock
+) -> None:
     files = FakeFiles()
     async with queue_on(files) as queue:
         await put(queue, "A", "mx:a")
         (lease,) = await queue.claim("mx:a", 1)
-        files.fail["sync"] = errno.EIO
-        with pytest.raises(SpoolError):
-            await queue.settle(lease, {0: OK})
-        (again,) = await queue.claim("mx:a", 1)
-        await queue.settle(again, {0: OK})
-        assert queue.statistics().leased == 0
+        files.fail[boundary] = number
+        await queue.settle(lease, {0: OK})
+        assert queue.statistics().leased == queue.statistics().queued == 0
+    async with queue_on(files) as queue:
+        assert queue.statistics().queued == 0
+
+
+async def test_a_disk_that_takes_not_even_a_void_leaves_clients_without_a_reply(autojump_clock: MockClock) -> None:
+    files = FakeFiles()
+    async with queue_on(files) as queue:
+        await put(queue, "A", "mx:a")
+        files.fail_for_good = {"sync": errno.EIO}
+        with pytest.raises(SpoolUnsure):
+            await put(queue, "B", "mx:a")
+        assert not queue.accepting
+        with pytest.raises(SpoolError, match="no new segment"):
+            await put(queue, "C", "mx:a")
+        (lease,) = await queue.claim("mx:a", 1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(queue.settle, lease, {0: OK})
+            await trio.sleep(5)
+            assert queue.statistics().leased == 1
+            files.fail_for_good = {}
+        assert queue.accepting
+        await put(queue, "D", "mx:a")
+    files.crash(lambda durable, now: now)
+    async with queue_on(files) as queue:
+        assert [one.envelope.id for one in await queue.claim("mx:a", 9)] == ["D"]
 
 
 async def test_min_free_refuses_mail_but_not_settlements() -> None:
@@ -209,7 +236,8 @@ async def test_empty_segments_go() -> None:
         assert queue.statistics().queued == 0
 
 
-async def test_a_damaged_record_is_reported_and_the_rest_found() -> None:
+@pytest.mark.parametrize("sealed", [True, False])
+async def test_a_damaged_record_is_reported_and_the_rest_found(sealed: bool) -> None:
     files, seen = FakeFiles(), list[Event]()
     async with queue_on(files) as queue:
         for n in range(3):
@@ -217,9 +245,44 @@ async def test_a_damaged_record_is_reported_and_the_rest_found() -> None:
     name = os.path.join("spool/log", files.names("spool/log")[0])
     at = files.content(name).find(b"m1")
     files.content(name)[at] ^= 0xFF
+    if not sealed:
+        unseal(files)
     async with queue_on(files, seen=seen) as queue:
         assert {one.envelope.id for one in await queue.claim("mx:a", 9)} == {"m0", "m2"}
-    assert [one.where for one in seen if isinstance(one, events.Trouble)] == ["recovery"]
+    where = "spool" if sealed else "recovery"  # a sealed segment's bodies are not read at the start
+    assert [one.where for one in seen if isinstance(one, events.Trouble)] == [where]
+
+
+async def test_copies_of_records_in_a_body_behind_a_damaged_one_yield_nothing() -> None:
+    files, seen = FakeFiles(), list[Event]()
+    async with queue_on(files) as queue:
+        await put(queue, "m0", "mx:a")
+        segment = bytes(files.content("spool/log/0000000001.seg"))
+        big = replace(SMALL, inline=1 << 20, segment_size=1 << 20)
+    async with queue_on(files, big) as queue:
+        whole = segment + bytes(7) + segment  # with and without alignment
+        await put(queue, "m1", "mx:a", content=whole)
+        own = bytes(files.content("spool/log/0000000002.seg"))[:4096]
+        await put(queue, "m2", "mx:a", content=own + own[32:])
+        await put(queue, "m3", "mx:a")
+    content = files.content("spool/log/0000000002.seg")
+    for id in (b"m1", b"m2"):  # the headers of the records around the copies
+        content[content.find(b"\xa2" + id) - 8] ^= 0xFF
+    unseal(files)
+    async with queue_on(files, big, seen=seen) as queue:
+        assert sorted(one.envelope.id for one in await queue.claim("mx:a", 9)) == ["m0", "m3"]
+    (trouble,) = [one for one in seen if isinstance(one, events.Trouble)]
+    assert trouble.where == "recovery"
+
+
+async def test_an_older_format_is_refused() -> None:
+    files = FakeFiles()
+    async with queue_on(files) as queue:
+        await put(queue, "m0", "mx:a")
+    files.content("spool/log/0000000001.seg")[7:8] = b"1"
+    with pytest.raises(SpoolDamaged, match="version"):
+        async with queue_on(files):
+            pass
 
 
 async def test_a_record_that_cannot_be_read_any_more_is_kept_and_told(autojump_clock: MockClock) -> None:
@@ -273,5 +336,5 @@ async def test_the_books_balance_and_hops_are_forgotten(autojump_clock: MockCloc
         assert s.accepted + s.recovered == ended + s.queued
         assert s.recovered == 40
         assert min(s.relayed, s.delivered, s.discarded, s.reported, s.suppressed, s.queued) > 0
-        assert set(queue._hops) == {hop for hop in queue._hops if len(queue._hops[hop])}
+        assert s.hops == len({queue._schedule.name(queue._ledger.rows.hop[row]) for row in queue._ledger.rows.live()})
         assert s.leased == 0

@@ -42,8 +42,22 @@ class FakeHandle:
     def read_at(self, offset: int, size: int) -> bytes:
         return bytes(self._inode.now[offset : offset + size])
 
+    def read_now(self, offset: int, size: int) -> bytes | None:
+        return self.read_at(offset, size)
+
     def size(self) -> int:
         return len(self._inode.now)
+
+    def reserve(self, size: int) -> None:
+        self._disk.boundary("reserve")
+        if len(self._inode.now) < size:
+            self._inode.now.extend(b"\0" * (size - len(self._inode.now)))
+
+    def truncate(self, size: int) -> None:
+        self._disk.boundary("truncate")
+        now = self._inode.now
+        del now[size:]
+        now.extend(b"\0" * (size - len(now)))
 
     def sync(self) -> None:
         self._disk.boundary("sync")
@@ -68,8 +82,10 @@ class FakeFiles:
         self.boundaries = 0
         self.stop_at = -1
         self.fail: dict[str, int] = {}
+        self.fail_for_good: dict[str, int] = {}
         self.syncs = 0
         self.room = 1 << 40
+        self.inodes = 1 << 20
         self.crashed = False
 
     def boundary(self, name: str) -> None:
@@ -77,6 +93,8 @@ class FakeFiles:
             self.crashed = True
             raise Crash
         self.boundaries += 1
+        if name in self.fail_for_good:
+            raise OSError(self.fail_for_good[name], os.strerror(self.fail_for_good[name]))
         if name in self.fail:
             number = self.fail.pop(name)
             raise OSError(number, os.strerror(number))
@@ -119,6 +137,9 @@ class FakeFiles:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
         return FakeHandle(self, self._folders[folder][name])
 
+    def open_to_write(self, path: str) -> FakeHandle:
+        return self.open(path)
+
     def unlink(self, path: str) -> None:
         self.boundary("unlink")
         folder, name = os.path.split(path)
@@ -128,8 +149,8 @@ class FakeFiles:
         self.boundary("sync_folder")
         self._durable[path] = dict(self._folders[path])
 
-    def free(self, path: str) -> int:
-        return self.room
+    def free(self, path: str) -> tuple[int, int]:
+        return self.room, self.inodes
 
     def lock(self, path: str) -> FakeHandle:
         if path in self._locked:

@@ -9,8 +9,10 @@ from typing import Any
 from support.fake_files import FakeFiles, run_here
 from tripost.queue.clock import Clock
 from tripost.queue.events import Bus, Event
-from tripost.queue.manager import Queue, open_queue
+from tripost.queue.index import TRAILER, index_offset
+from tripost.queue.manager import Queue
 from tripost.queue.message import Envelope, Failed, Recipient
+from tripost.queue.opening import open_queue
 from tripost.queue.values import QueueSettings
 
 SMALL = QueueSettings(min_free=0, inline=64, segment_size=2048)
@@ -54,3 +56,12 @@ async def put(queue: Queue, id: str, *hops: str, content: bytes = b"Subject: x\r
     envelope = letter(id, *hops, size=len(content), **more)
     await queue.accept(envelope, body)
     return envelope
+
+
+def unseal(files: FakeFiles) -> None:
+    """Cut the index off every segment, as when the gateway was killed before it was written."""
+    for name in files.names("spool/log"):
+        content = files.content(f"spool/log/{name}")
+        offset = index_offset(bytes(content[-TRAILER.size :]))
+        if offset is not None:
+            del content[offset:]

@@ -41,7 +41,8 @@ class Dispatcher:
         self._settings = settings
         self._sites: dict[str, Site] = {}
         self._stop = trio.Event()
-        self._again = trio.Event()
+        self._workers = 0
+        self._unserved: dict[str, None] = {}  # next hops that found all workers taken
         self._outside = Outside(
             queue,
             settings,
@@ -50,7 +51,6 @@ class Dispatcher:
             connect,
             bus,
             clock,
-            claimed=lambda: self._again.set(),
             stopping=self._stop.is_set,
         )
 
@@ -64,43 +64,47 @@ class Dispatcher:
                 looking.start_soon(self._until_stopped, looking.cancel_scope)
                 task_status.started()
                 while not self._stop.is_set():
-                    self._dispatch(workers)
-                    await self._news()
+                    await self._queue.wait_ready()
+                    while (next_hop := self._queue.next_ready()) is not None:
+                        self._serve(next_hop, workers)
             self._settle_down()
 
     async def _until_stopped(self, scope: trio.CancelScope) -> None:
         await self._stop.wait()
         scope.cancel()
 
-    async def _news(self) -> None:
-        """Until the queue changed, or a worker claimed something."""
-        async with trio.open_nursery() as nursery:
-
-            async def claimed() -> None:
-                await self._again.wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(claimed)
-            await self._queue.wait_ready()
-            nursery.cancel_scope.cancel()
-
-    def _dispatch(self, workers: trio.Nursery) -> None:
-        self._again = trio.Event()
-        for next_hop in self._queue.ready():
-            site = self._sites.get(next_hop)
+    def _serve(self, next_hop: str, workers: trio.Nursery) -> None:
+        """One more worker, where there may be one; else a busy worker will find the work when it asks again."""
+        site = self._sites.get(next_hop)
+        if site is not None and site.lot:
+            site.lot.unpark(count=1)
+        elif site is not None and site.workers >= self._settings.connections:
+            return
+        elif self._workers >= self._settings.most_workers:
+            self._unserved[next_hop] = None
+        else:
             if site is None:
                 site = self._sites[next_hop] = Site()
-            if site.lot:
-                site.lot.unpark(count=1)
-            elif site.workers < self._settings.connections and len(workers.child_tasks) < self._settings.most_workers:
-                site.workers += 1
-                workers.start_soon(self._work, next_hop, site)
+            site.workers += 1
+            self._workers += 1
+            workers.start_soon(self._work, next_hop, site, workers)
 
-    async def _work(self, next_hop: str, site: Site) -> None:
-        await Worker(next_hop, site, self._outside).run()
-        if not site.workers:
-            self._sites.pop(next_hop, None)
-        self._again.set()
+    async def _work(self, next_hop: str, site: Site, workers: trio.Nursery) -> None:
+        try:
+            await Worker(next_hop, site, self._outside).run()
+        finally:
+            self._workers -= 1
+            if not site.workers:
+                self._sites.pop(next_hop, None)
+        if self._stop.is_set():
+            return
+        if self._queue.claimable(next_hop):  # it came while the worker was leaving
+            self._unserved[next_hop] = None
+        while self._unserved and self._workers < self._settings.most_workers:
+            waiting = next(iter(self._unserved))
+            del self._unserved[waiting]
+            if self._queue.claimable(waiting):
+                self._serve(waiting, workers)
 
     def _settle_down(self) -> None:
         for site in self._sites.values():

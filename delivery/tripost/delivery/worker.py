@@ -74,7 +74,6 @@ class Outside(msgspec.Struct, frozen=True):
     connect: Connect
     bus: Bus
     clock: Clock
-    claimed: Callable[[], None]  # tells the dispatcher that one more worker may find work
     stopping: Callable[[], bool]
 
 
@@ -92,7 +91,6 @@ class Worker:
             while not self._out.stopping():
                 leases = await self._out.queue.claim(self._next_hop, 1)
                 if leases:
-                    self._out.claimed()
                     await self._one(leases[0])
                 elif self._out.stopping() or self._connection is None or not await self._idle():
                     return

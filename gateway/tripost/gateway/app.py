@@ -34,8 +34,9 @@ from tripost.gateway.monitor.websocket import Monitor
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
 from tripost.queue.events import Bus, Started, Stopped, Stopping
-from tripost.queue.manager import Queue, open_queue
+from tripost.queue.manager import Queue
 from tripost.queue.message import Envelope, Failed, Recipient
+from tripost.queue.opening import open_queue
 from tripost.queue.retry import Schedule
 from tripost.queue.values import QueueSettings
 

@@ -40,6 +40,12 @@ class SpoolFull(SpoolError):
     text = "no room to store the message now, try again later"
 
 
+class SpoolUnsure(SpoolError):
+    """Nobody can tell yet whether the message is stored: there is to be no reply at all."""
+
+    text = "the disk does not answer"
+
+
 class SpoolLocked(TripostError):
     """Another process works on the same state folder."""
 

@@ -12,6 +12,7 @@ Fails    OSError as the system gives it (ENOSPC, EIO…); `lock` raises
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from typing import Protocol
@@ -30,7 +31,17 @@ class Handle(Protocol):
         """Up to `size` octets; fewer only at the end of the file."""
         ...
 
+    def read_now(self, offset: int, size: int) -> bytes | None:
+        """As `read_at`, None where the disk would have to be waited for."""
+        ...
+
     def size(self) -> int: ...
+    def reserve(self, size: int) -> None:
+        """Take the room for `size` octets from the disk now, read as zeros until written; a hint where the file
+        system cannot."""
+        ...
+
+    def truncate(self, size: int) -> None: ...
     def sync(self) -> None: ...
     def close(self) -> None: ...
 
@@ -51,10 +62,14 @@ class Files(Protocol):
         """An existing file, for reading."""
         ...
 
+    def open_to_write(self, path: str) -> Handle:
+        """An existing file, for reading and writing."""
+        ...
+
     def unlink(self, path: str) -> None: ...
     def sync_folder(self, path: str) -> None: ...
-    def free(self, path: str) -> int:
-        """Octets that a user may still write on the path's file system."""
+    def free(self, path: str) -> tuple[int, int]:
+        """Octets and inodes that a user may still take on the path's file system."""
         ...
 
     def lock(self, path: str) -> Handle:
@@ -81,8 +96,28 @@ class RealHandle:
             offset, size = offset + len(part), size - len(part)
         return b"".join(parts)
 
+    def read_now(self, offset: int, size: int) -> bytes | None:
+        data = bytearray(size)
+        try:
+            done = os.preadv(self._fd, [data], offset, os.RWF_NOWAIT)
+        except OSError:  # not in memory, or a file system that cannot tell
+            return None
+        if done < size and offset + done < self.size():
+            return None
+        return bytes(data[:done])
+
     def size(self) -> int:
         return os.fstat(self._fd).st_size
+
+    def reserve(self, size: int) -> None:
+        try:
+            os.posix_fallocate(self._fd, 0, size)
+        except OSError as wrong:
+            if wrong.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
 
     def sync(self) -> None:
         os.fdatasync(self._fd)
@@ -113,6 +148,9 @@ class RealFiles:
     def open(self, path: str) -> RealHandle:
         return RealHandle(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
+    def open_to_write(self, path: str) -> RealHandle:
+        return RealHandle(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+
     def unlink(self, path: str) -> None:
         os.unlink(path)
 
@@ -123,9 +161,10 @@ class RealFiles:
         finally:
             os.close(fd)
 
-    def free(self, path: str) -> int:
+    def free(self, path: str) -> tuple[int, int]:
         found = os.statvfs(path)
-        return found.f_bavail * found.f_frsize
+        inodes = found.f_favail if found.f_files else 1 << 62  # some file systems count none
+        return found.f_bavail * found.f_frsize, inodes
 
     def lock(self, path: str) -> RealHandle:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

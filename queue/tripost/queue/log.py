@@ -1,56 +1,51 @@
-"""segments and group commit
+"""group commit
 
 One writer appends records to the active segment. Everybody who waits shares
 one write and one fdatasync in one worker-thread hop; the next batch forms
 while this one syncs, and no timer delays a lone message.
 
-Promise  `append` returns only when its record is on stable storage, and
-         raises only when no recovery will ever show the record.
-Fails    SpoolFull (no space, or less than `min_free`), SpoolError (any other
-         trouble). A failed write or sync is final for its segment: a new
-         segment is begun whose first record voids what the failed batch may
-         have left behind; only when that is durable are the waiters told.
+Promise  `append` returns only when its record is on stable storage. What a
+         record changes in memory is applied in the order of the log.
+Fails    SpoolFull, SpoolError: no recovery will ever show the record.
+         SpoolUnsure: it may, because the disk took neither the record nor the
+         word that it is void. An essential record (a settlement) never fails:
+         it waits until the disk takes it.
+States   a failed write is undone; a failed sync is final for its segment: a
+         new one is begun whose first record voids what the failed batch may
+         have left behind, and only when that is durable are waiters told.
+         While none can be begun, nothing is taken; it is tried each PAUSE.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-import msgspec
 import trio
 
-from tripost.queue import records
-from tripost.queue.errors import SpoolError, SpoolFull
-from tripost.queue.files import Files, Handle
+from tripost.queue.errors import SpoolError, SpoolFull, SpoolUnsure
+from tripost.queue.files import Files
+from tripost.queue.segment import Writer
 
 RunSync = Callable[[Callable[[], Any]], Awaitable[Any]]
 
-VOID = 1  # payload: [segment number, first voided offset]
 # Enough waiters for any batch to be one sync; more would only hold memory.
 BATCH_BYTES = 4 << 20
-
-
-class Location(msgspec.Struct, frozen=True, array_like=True):
-    """Where a record stands."""
-
-    segment: int
-    offset: int
+PAUSE = 1.0  # seconds until a disk that failed is tried again
 
 
 class _Waiter:
-    __slots__ = ("error", "kind", "location", "payload", "settled", "task")
+    __slots__ = ("apply", "error", "essential", "item", "place", "settled", "task")
 
-    def __init__(self, kind: int, payload: bytes) -> None:
-        self.kind = kind
-        self.payload = payload
+    def __init__(self, kind: int, payload: bytes, apply: Callable[[int], None] | None, essential: bool) -> None:
+        self.item = kind, payload
+        self.apply = apply
+        self.essential = essential
         self.task: trio.lowlevel.Task | None = None
         self.error: SpoolError | None = None
-        self.location = Location(0, 0)
+        self.place = 0
         self.settled = False
 
     async def wait(self) -> None:
@@ -67,72 +62,106 @@ class _Waiter:
                 trio.lowlevel.reschedule(self.task)
 
 
-def segment_name(number: int) -> str:
-    return f"{number:010d}.seg"
-
-
 class Log:
-    """The active segment and its committer; `run` must be running for `append` to return."""
+    """The committer; `run` must be running for `append` to return.
+
+    `index(segment)` gives the payload of a full segment's INDEX record, once; `trouble(where, reason)` reports.
+    """
 
     def __init__(
-        self, files: Files, folder: str, *, run_sync: RunSync, segment_size: int, min_free: int, next_number: int
+        self,
+        files: Files,
+        folder: str,
+        *,
+        run_sync: RunSync,
+        writer: Writer,
+        min_free: tuple[int, int],
+        index: Callable[[int], bytes],
+        trouble: Callable[[str, str], None],
     ) -> None:
         self._files = files
         self._folder = folder
         self._run_sync = run_sync
-        self._segment_size = segment_size
+        self._writer = writer
         self._min_free = min_free
-        self.number = next_number - 1
-        self._handle: Handle | None = None
-        self._key = b""
-        self._end = 0
-        self._voids: list[tuple[int, int]] = []
+        self._index = index
+        self._trouble = trouble
         self._waiting: list[_Waiter] = []
         self._wake = trio.Event()
-        self.commits = 0
+        self._seal = trio.Event()
+        if writer.retired:  # what the last run left
+            self._seal.set()
         self._room = False
         self._room_asked = -1
+        self._stopped = False
 
-    async def append(self, kind: int, payload: bytes, *, essential: bool = False) -> Location:
-        """Make one record durable. `essential` ones (settlements) may use the room that `min_free` keeps."""
+    async def append(
+        self, kind: int, payload: bytes, apply: Callable[[int], None] | None = None, *, essential: bool = False
+    ) -> int:
+        """Make one record durable, then call `apply` with its place, which is returned.
+
+        `essential` ones may use the room that `min_free` keeps; they are not refused but wait."""
         if not essential:
             await self._check_room()
-        waiter = _Waiter(kind, payload)
+        if self._stopped:
+            raise SpoolError("the log has stopped")
+        waiter = _Waiter(kind, payload, apply, essential)
         self._waiting.append(waiter)
         self._wake.set()
         await waiter.wait()
         if waiter.error is not None:
             raise waiter.error
-        return waiter.location
+        return waiter.place
 
     async def _check_room(self) -> None:
         # Asked of the disk once per batch, not per message: each batch is bounded, so `min_free` is overrun by
         # at most one; while there is too little, every message asks anew.
-        if self._room_asked != self.commits or not self._room:
-            self._room = self._files.free(self._folder) >= self._min_free
-            self._room_asked = self.commits
+        if self._writer.lost:
+            raise SpoolError("no new segment can be begun")
+        if self._room_asked != self._writer.commits or not self._room:
+            octets, inodes = self._files.free(self._folder)
+            self._room = octets >= self._min_free[0] and inodes >= self._min_free[1]
+            self._room_asked = self._writer.commits
         if not self._room:
             raise SpoolFull("less than [spool] min_free is left")
         await trio.lowlevel.checkpoint_if_cancelled()
 
+    @property
+    def number(self) -> int:
+        """Of the segment being written."""
+        return self._writer.number
+
+    @property
+    def lost(self) -> bool:
+        """The disk takes nothing now."""
+        return self._writer.lost
+
+    # --- the committer ---
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """The committer: until cancelled, which must happen after the last `append`."""
+        """Until cancelled, which must happen after the last `append`."""
         task_status.started()
         batch: list[_Waiter] = []
         try:
             while True:
                 await self._wake.wait()
                 self._wake = trio.Event()
-                while self._waiting:
+                while self._waiting or self._writer.lost:
                     batch = self._take()
+                    again: list[_Waiter] = []
                     with trio.CancelScope(shield=True):
-                        await self._run_sync(partial(self._commit, batch))
-                    for waiter in batch:
-                        waiter.finish()
+                        again = await self._run_sync(partial(self._commit, batch))
+                    self._finish(batch)
+                    if self._writer.retired:
+                        self._seal.set()
+                    if again or self._writer.lost:
+                        self._waiting[:0] = again
+                        await trio.sleep(PAUSE)
         finally:  # whatever ends the committer, nobody may wait for it for ever
+            self._stopped = True
             for waiter in [*batch, *self._waiting]:
                 if not waiter.settled:
-                    waiter.error = waiter.error or SpoolError("the log has stopped")
+                    waiter.error = waiter.error or SpoolUnsure("the log has stopped")
                     waiter.finish()
 
     def _take(self) -> list[_Waiter]:
@@ -140,84 +169,89 @@ class Log:
         for waiter in self._waiting:
             if count and size > BATCH_BYTES:
                 break
-            size += len(waiter.payload)
+            size += len(waiter.item[1])
             count += 1
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         return batch
 
+    def _finish(self, batch: list[_Waiter]) -> None:
+        for waiter in batch:
+            if waiter.place and waiter.apply is not None:
+                waiter.apply(waiter.place)
+            if waiter.place or waiter.error is not None:
+                waiter.finish()
+
     # --- what follows runs in the worker thread, one batch at a time ---
 
-    def _commit(self, batch: list[_Waiter]) -> None:
-        try:
-            if self._handle is None or self._end > self._segment_size:
-                self._begin_segment()
-            self._write(batch)
-            return
-        except OSError as wrong:
-            error = translate(wrong)
-        self._abandon()
-        try:
-            self._begin_segment()
-        except OSError as wrong:
-            error = translate(wrong)
-            self._abandon()
-        for waiter in batch:
-            waiter.error = error
-
-    def _begin_segment(self) -> None:
-        """A new file, its voids and its folder entry durable before anything is promised in it."""
-        old = self._handle
-        number, key = self.number + 1, secrets.token_bytes(records.KEY_SIZE)
-        self.number = number  # a number is used once, even if this fails half-way
-        handle = self._files.create(os.path.join(self._folder, segment_name(number)))
-        try:
-            end = records.SEGMENT_HEADER
-            data = records.segment_header(key)
-            for void in self._voids:
-                one = records.encode(key, end, VOID, msgspec.msgpack.encode(void))
-                data, end = data + one, end + len(one)
-            handle.write_at(0, data)
-            handle.sync()
-            self._files.sync_folder(self._folder)
-        except BaseException:
-            handle.close()
-            raise
-        self._handle, self._key, self._end = handle, key, end
-        self._voids = []
-        if old is not None:
-            old.close()
-
-    def _write(self, batch: list[_Waiter]) -> None:
-        handle = self._handle
-        assert handle is not None
-        parts: list[bytes] = []
-        end = self._end
-        for waiter in batch:
-            one = records.encode(self._key, end, waiter.kind, waiter.payload)
-            waiter.location = Location(self.number, end)
-            parts.append(one)
-            end += len(one)
-        handle.write_at(self._end, b"".join(parts))
-        handle.sync()  # THE COMMIT POINT: before it nothing is owed, after it everything is
-        self._end = end
-        self.commits += 1
-
-    def _abandon(self) -> None:
-        if self._handle is not None:
-            self._voids.append((self.number, self._end))
-            handle, self._handle = self._handle, None
+    def _commit(self, batch: list[_Waiter]) -> list[_Waiter]:
+        """Give each waiter a place or an error; returns those that are to be tried again."""
+        todo = batch
+        if not self._writer.ready():
             try:
-                handle.close()
-            except OSError:
-                pass  # the descriptor is gone either way; the void says what the file is worth
+                self._writer.begin()
+            except OSError as wrong:
+                todo = _refuse(batch, translate(wrong))
+        for _ in range(2):
+            if not todo or not self._writer.usable():
+                break
+            try:
+                places = self._writer.write([waiter.item for waiter in todo])
+            except OSError as wrong:
+                todo = _refuse(todo, self._recover(wrong))
+                continue
+            for waiter, place in zip(todo, places, strict=True):
+                waiter.place = place
+            return []
+        return todo
 
-    def close(self) -> None:
-        if self._handle is not None:
-            self._handle.close()
-            self._handle = None
+    def _recover(self, wrong: OSError) -> SpoolError:
+        """Make sure that what a failed write left is never read; the error to tell."""
+        if wrong.errno in _FULL and self._writer.undo():
+            return translate(wrong)
+        self._writer.abandon()
+        try:
+            self._writer.begin()
+        except OSError as worse:
+            return SpoolUnsure(f"{translate(wrong)}, then {translate(worse)}")
+        return translate(wrong)
+
+    # --- full segments ---
+
+    async def seal_forever(self) -> None:
+        """Until cancelled: put the index into each full segment."""
+        while True:
+            await self._seal.wait()
+            self._seal = trio.Event()
+            await self._seal_all()
+
+    async def _seal_all(self) -> None:
+        while self._writer.retired:
+            one = self._writer.retired.pop(0)
+            payload = self._index(one.number)
+            with trio.CancelScope(shield=True):
+                try:
+                    await self._run_sync(partial(self._writer.seal, one, payload))
+                except OSError as wrong:  # nothing is lost: the next start reads it record by record
+                    self._trouble("spool", f"segment {one.number} stays without an index: {translate(wrong)}")
+
+    async def close(self) -> None:
+        """After `run` and `seal_forever` ended: the next start finds every segment sealed."""
+        self._writer.retire()
+        await self._seal_all()
+
+
+def _refuse(batch: list[_Waiter], error: SpoolError) -> list[_Waiter]:
+    """Tell all but the essential ones, which are returned."""
+    for waiter in batch:
+        if not waiter.essential:
+            waiter.error = error
+    return [waiter for waiter in batch if waiter.essential]
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def translate(wrong: OSError) -> SpoolError:
     """The one place where the disk's errors become ours."""
-    full = wrong.errno in (errno.ENOSPC, errno.EDQUOT)
-    return (SpoolFull if full else SpoolError)(f"{wrong.strerror} ({errno.errorcode.get(wrong.errno or 0, '?')})")
+    kind = SpoolFull if wrong.errno in _FULL else SpoolError
+    return kind(f"{wrong.strerror} ({errno.errorcode.get(wrong.errno or 0, '?')})")

@@ -1,24 +1,22 @@
 """the queue: accept, claim, settle
 
-The one owner of what is queued: its log, its schedule, its leases.
+The one owner of what is queued: its log, its ledger, its leases.
 
 Promise  After `accept` returned, every recipient ends in exactly one durable
          settlement. A DSN is in the same record as the settlement that causes
          it. Attempts and due times survive restarts.
-States   a recipient is waiting (in the schedule), leased, or settled.
-Fails    SpoolError/SpoolFull from `accept` and `settle`; a failed settle puts
-         the lease's recipients back, so that they are tried again.
-Why      Decisions are made in sync code between two awaits, so that the
-         schedule is never half-changed.
+States   a recipient is waiting (in the schedule), held, leased, or settled.
+Fails    SpoolError/SpoolFull from `accept`: nothing was accepted; SpoolUnsure:
+         nobody knows yet. A settlement waits until the disk takes it.
+Why      Decisions are made in sync code between two awaits, and what a record
+         changes is applied in the log's order, so that memory and log never
+         tell two stories.
 """
 
 from __future__ import annotations
 
-import os
-import random as stdlib_random
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
 from functools import partial
 
 import msgspec
@@ -27,46 +25,25 @@ import trio
 from tripost.queue import events
 from tripost.queue.body import Body, BodyReader
 from tripost.queue.clock import Clock
-from tripost.queue.errors import SpoolError
+from tripost.queue.entries import ACCEPT, HOLD, SETTLE, Acceptance, Hold, Later, Settlement, encode
+from tripost.queue.errors import SpoolError, SpoolFull, SpoolUnsure
 from tripost.queue.events import Bus
-from tripost.queue.files import Files, RealFiles
-from tripost.queue.log import Log, RunSync, translate
-from tripost.queue.message import Deferred, Envelope, Failed, Outcome
-from tripost.queue.recovery import (
-    ACCEPT,
-    SETTLE,
-    Acceptance,
-    Entry,
-    Later,
-    Recovered,
-    Settlement,
-    recover,
-    settle_entry,
-)
+from tripost.queue.ledger import Ledger
+from tripost.queue.log import Log
+from tripost.queue.message import Deferred, Envelope, Outcome
 from tripost.queue.retry import spread
-from tripost.queue.schedule import Hop
-from tripost.queue.settling import Decision, decide, expired
+from tripost.queue.rows import GONE, IN_SETTLEMENT, Rows
+from tripost.queue.settling import Decision, decide
 from tripost.queue.store import Store
 from tripost.queue.telling import tell_accepted, tell_settled
 from tripost.queue.values import Counts, Lease, QueueSettings, QueueStatistics, Reporter
 
 HEADER_LIMIT = 50 * 1024  # octets of the original's header that a DSN may quote
-EXPIRY_SWEEP = 60.0  # seconds between looks for what expired behind a blocked hop
 UNREADABLE_DELAY = 300.0  # seconds until a record that could not be read is looked at again
 BACK_OFF_JITTER = 0.2
+SCAN = 20_000  # rows of a scan without a pause
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
-_encode = msgspec.msgpack.Encoder().encode
-
-
-class _Work:
-    """One entry of the schedule: the recipients of one message that share next hop and due time."""
-
-    __slots__ = ("entry", "recipients")
-
-    def __init__(self, entry: Entry, recipients: tuple[int, ...]) -> None:
-        self.entry = entry
-        self.recipients = recipients
 
 
 class Queue:
@@ -82,7 +59,7 @@ class Queue:
         random: Callable[[], float],
         log: Log,
         store: Store,
-        recovered: Recovered,
+        ledger: Ledger,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -91,20 +68,16 @@ class Queue:
         self._random = random
         self._log = log
         self._store = store
-        self._entries = recovered.entries
-        self._hops: dict[str, Hop[_Work]] = {}
-        self._changed = trio.Event()
-        self._looked = 0.0  # when `ready` was last asked: what became due since is news
+        self._ledger = ledger
+        self._schedule = ledger.schedule
+        self._bell: trio.Event | None = None
+        self.emptied = trio.Event()  # a segment may owe nothing any more
         self._leased = 0
-        self._queued = 0  # recipients without a final outcome
         self._ids = 0
         self._run = secrets.randbits(24)
         self._counts = Counts()
-        for entry in self._entries.values():
-            self._store.enter(entry)
-            self._schedule(entry)
-            self._queued += len(entry.recipients)
-        self._recovered = self._queued
+        self._recovered = ledger.queued
+        self.moving = trio.Lock()  # whoever changes messages that are not leased
 
     # --- taking mail in ---
 
@@ -119,74 +92,110 @@ class Queue:
         return self._store.new_body(f"b{self.new_id()}", self._settings.inline)
 
     async def accept(self, envelope: Envelope, body: Body) -> None:
-        """Make the message durable; returns only then. Raises SpoolError/SpoolFull: nothing was accepted."""
+        """Make the message durable; returns only then. Raises SpoolError/SpoolFull: nothing was accepted;
+        SpoolUnsure: it may have been, so that the client is to get no reply."""
+        if self._ledger.messages >= self._settings.most_messages:
+            raise SpoolFull(f"{self._ledger.messages} messages are queued, as many as [spool] most_messages allows")
         content, file = await body.finish()
         message = Acceptance(envelope, content, file)
-        location = await self._log.append(ACCEPT, _encode(message))
+        try:
+            await self._log.append(ACCEPT, encode(message), partial(self._enter, message))
+        except SpoolUnsure:
+            body.kept()  # the record that names the file may be there at the next start
+            raise
         body.kept()
-        self._enter(message, Entry(message, location, in_settlement=False))
-        self._wake()
 
-    def _enter(self, message: Acceptance, entry: Entry) -> None:
-        self._entries[entry.id] = entry
-        self._queued += len(entry.recipients)
-        self._store.enter(entry)
-        self._schedule(entry)
-        tell_accepted(self._bus, self._counts, message.envelope, self._clock.now())
+    def _enter(self, message: Acceptance, place: int) -> None:
+        now = self._clock.now()
+        self._ledger.enter(place, message, now)
+        tell_accepted(self._bus, self._counts, message.envelope, now)
+        self._ring()
 
-    def _schedule(self, entry: Entry, only: frozenset[int] | None = None) -> None:
-        """Put the entry's waiting recipients into their hops, those of equal due time and attempts together."""
-        groups: dict[tuple[str, float, int], list[int]] = {}
-        for recipient, (attempts, due, hop) in entry.recipients.items():
-            if only is None or recipient in only:
-                groups.setdefault((hop, due, attempts), []).append(recipient)
-        for (hop, due, _), recipients in groups.items():
-            self._hops.setdefault(hop, Hop[_Work]()).add(_Work(entry, tuple(recipients)), due)
+    def _ring(self) -> None:
+        if self._bell is not None:
+            self._bell.set()
+            self._bell = None
 
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+    @property
+    def accepting(self) -> bool:
+        """False while the disk takes nothing."""
+        return not self._log.lost
 
     # --- giving work out ---
 
+    def next_ready(self) -> str | None:
+        """A next hop that became claimable since this was last asked; None when all of them were told."""
+        now = self._clock.now()
+        self._schedule.promote(now)
+        hop = self._schedule.next_ready(now)
+        return self._schedule.name(hop) if hop is not None else None
+
     def ready(self) -> list[str]:
-        """The next hops of which something can be claimed now."""
-        now = self._looked = self._clock.now()
-        return [name for name, hop in self._hops.items() if (due := hop.next_due()) is not None and due <= now]
+        """Every next hop of which something can be claimed now; an explicit scan."""
+        now = self._clock.now()
+        while self._schedule.promote(now):
+            pass
+        return [self._schedule.name(hop) for hop in self._schedule.ready(now)]
+
+    def claimable(self, next_hop: str) -> bool:
+        hop = self._schedule.find(next_hop)
+        return hop is not None and self._schedule.claimable(hop, self._clock.now())
 
     async def wait_ready(self) -> None:
-        """Until something was accepted, settled or released, or became due since `ready` was last asked."""
-        dues = [due for hop in self._hops.values() if (due := hop.next_due()) is not None and due > self._looked]
-        changed = self._changed
-        with trio.move_on_at(self._clock.to_trio(min(dues))) if dues else trio.CancelScope():
-            await changed.wait()
+        """Until `next_ready` has something to tell."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            now = self._clock.now()
+            if self._schedule.promote(now) or self._schedule.rung(now):
+                return
+            if self._bell is None:
+                self._bell = trio.Event()
+            bell, due = self._bell, self._schedule.next_time()
+            with trio.move_on_at(self._clock.to_trio(due)) if due is not None else trio.CancelScope():
+                await bell.wait()
 
     async def claim(self, next_hop: str, most: int) -> list[Lease]:
         """Up to `most` due messages for `next_hop`, the longest due first; one only when it is a probe."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        hop = self._hops.get(next_hop)
+        hop = self._schedule.find(next_hop)
         if hop is None:
             return []
+        rows = self._schedule.claim(hop, self._clock.now(), most)
+        for row in rows:
+            self._ledger.lease(row)
+        if self._bell is not None and self._schedule.waiting(hop):
+            self._ring()
         leases: list[Lease] = []
-        for work in hop.claim(self._clock.now(), most):
+        while rows:
             try:
-                leases.append(self._lease(work, next_hop))
+                lease = await self.lease_of(rows[0])
             except SpoolError as wrong:  # kept, and told: an operator may bring the file back
-                self._trouble("spool", f"{work.entry.id}: {wrong}")
-                hop.add(work, self._clock.now() + UNREADABLE_DELAY)
-                hop.probing = False
+                self.trouble("spool", f"{next_hop}: {wrong}")
+                self._ledger.postpone(rows.pop(0), self._clock.now() + UNREADABLE_DELAY, self._clock.now())
+                self._schedule.unprobe(hop)
+                continue
+            except BaseException:
+                for row in reversed(rows):
+                    self._ledger.put_back(row)
+                for lease in leases:
+                    self.release(lease)
+                raise
+            leases.append(lease)
+            rows.pop(0)
         return leases
 
-    def _lease(self, work: _Work, next_hop: str) -> Lease:
-        message = self._store.read(work.entry)
-        chosen = tuple(one for one in message.envelope.recipients if one.id in work.recipients)
-        attempt = work.entry.recipients[work.recipients[0]][0] + 1
+    async def lease_of(self, row: int) -> Lease:
+        """A lease on a row that was taken out of the schedule. Raises SpoolError."""
+        columns = self._ledger.rows
+        message = await self._store.read(columns.place[row])
+        chosen = self._ledger.chosen(row, message.envelope)
         self._leased += len(chosen)
-        return Lease(message.envelope, chosen, attempt, next_hop)
+        next_hop = self._schedule.name(columns.hop[row])
+        return Lease(message.envelope, chosen, columns.attempts[row] + 1, next_hop, row, message)
 
     async def open_body(self, lease: Lease) -> BodyReader:
         """The message's content. Raises SpoolError."""
-        reader = self._store.open_body(self._store.read(self._entries[lease.envelope.id]))
+        reader = self._store.open_body(lease.message)
         try:
             await trio.lowlevel.checkpoint()
         except BaseException:
@@ -196,19 +205,15 @@ class Queue:
 
     def release(self, lease: Lease) -> None:
         """Claimed but not tried: due again as before."""
-        self._hops.setdefault(lease.next_hop, Hop[_Work]()).probing = False
-        self._put_back(lease)
-
-    def _put_back(self, lease: Lease) -> None:
+        self._schedule.unprobe(self._ledger.rows.hop[lease.row])
         self._leased -= len(lease.recipients)
-        self._schedule(self._entries[lease.envelope.id], frozenset(one.id for one in lease.recipients))
-        self._wake()
+        self._ledger.put_back(lease.row)
+        self._ring()
 
     # --- what became of it ---
 
     async def settle(self, lease: Lease, outcomes: Mapping[int, Outcome]) -> None:
-        """One durable record for all that these outcomes end, delay and cause. Raises SpoolError."""
-        entry = self._entries[lease.envelope.id]
+        """One durable record for all that these outcomes end, delay and cause."""
         decision = decide(
             lease.envelope,
             lease.recipients,
@@ -218,158 +223,108 @@ class Queue:
             retry=self._settings.retry,
             random=self._random,
         )
-        self._back_off(lease.next_hop, decision)
-        try:
-            await self._commit(entry, lease.envelope, decision)
-        except SpoolError:
-            self._put_back(lease)
-            raise
-        self._leased -= len(lease.recipients)
-        self._schedule(entry, frozenset(recipient.id for recipient, *_ in decision.later))
-        self._forget_hop(lease.next_hop)
-        self._wake()
+        self._back_off(lease, decision)
+        await self.commit(lease, decision)
 
-    async def _commit(self, entry: Entry, envelope: Envelope, decision: Decision) -> None:
-        report = await self._report(entry, envelope, decision)
+    async def commit(self, lease: Lease, decision: Decision) -> None:
+        """Make a decision about a lease durable. Raises SpoolUnsure when the queue stops before."""
+        report = await self._report(lease, decision)
         settlement = Settlement(
-            entry.id,
-            tuple(recipient.id for recipient, _ in [*decision.done, *decision.failed]),
-            tuple(Later(recipient.id, attempts, due) for recipient, attempts, due, _ in decision.later),
+            self._ledger.rows.place[lease.row],
+            tuple([recipient.id for recipient, _ in [*decision.done, *decision.failed]]),
+            tuple([Later(one.id, attempts, due, _reply(why)) for one, attempts, due, why in decision.later]),
             report,
         )
-        location = await self._log.append(SETTLE, _encode(settlement), essential=True)
-        gone = settle_entry(self._entries, settlement)
-        self._queued -= len(settlement.done)
-        if report is not None:
-            self._enter(report, Entry(report, location, in_settlement=True))
-        report_id = report.envelope.id if report is not None else ""
-        tell_settled(self._bus, self._counts, entry.id, decision, report_id, self._clock.now())
-        if gone is not None:
-            await self._store.let_go(gone, self._log.number)
+        apply = partial(self._settled, lease, decision, settlement)
+        await self._log.append(SETTLE, encode(settlement), apply, essential=True)
+        if decision.gone and lease.message.file:
+            await self._store.remove_body(lease.message.file)
 
-    async def _report(self, entry: Entry, envelope: Envelope, decision: Decision) -> Acceptance | None:
-        if not decision.failed or not envelope.sender:
+    def _settled(self, lease: Lease, decision: Decision, settlement: Settlement, at: int) -> None:
+        now, report = self._clock.now(), settlement.report
+        self._leased -= len(lease.recipients)
+        decision.gone = self._ledger.settle(lease.row, at, len(settlement.done), settlement.later, now)
+        report_id = ""
+        if report is not None:
+            report_id = report.envelope.id
+            self._ledger.enter(at | IN_SETTLEMENT, report, now)
+            tell_accepted(self._bus, self._counts, report.envelope, now)
+        tell_settled(self._bus, self._counts, lease.envelope.id, decision, report_id, now)
+        if decision.gone and self._store.empty(self._log.number):
+            self.emptied.set()
+        self._ring()
+
+    async def _report(self, lease: Lease, decision: Decision) -> Acceptance | None:
+        if not decision.failed or not lease.envelope.sender:
             return None
-        header = await self._store.header(self._store.read(entry), HEADER_LIMIT)
-        made = self._reporter(envelope, decision.failed, header)
+        header = await self._store.header(lease.message, HEADER_LIMIT)
+        made = self._reporter(lease.envelope, decision.failed, header)
         return Acceptance(made[0], made[1]) if made is not None else None
 
-    def _back_off(self, next_hop: str, decision: Decision) -> None:
+    def _back_off(self, lease: Lease, decision: Decision) -> None:
         """Note for the next hop whether it could be spoken to."""
-        hop = self._hops.setdefault(next_hop, Hop[_Work]())
+        hop = self._ledger.rows.hop[lease.row]
         down = [why for *_, why in decision.later if why.destination]
         if not down or decision.done:
-            hop.unblock()
+            self._schedule.unblock(hop)
             return
         now = self._clock.now()
-        if hop.failures and hop.blocked_until > now and not hop.probing:
+        known = self._schedule.back_off(hop)
+        if known is not None and known.until > now and not known.probing:
             return  # a lease from before the failure that is already counted
-        plain = min(self._settings.probe_longest, self._settings.probe_first * 2.0 ** min(hop.failures, 32))
+        failures = known.failures if known is not None else 0
+        plain = min(self._settings.probe_longest, self._settings.probe_first * 2.0 ** min(failures, 32))
         delay = spread(plain, BACK_OFF_JITTER, self._random())
-        hop.block(now + delay)
-        hop.last = down[0]
-        reply = f"{down[0].code} {down[0].enhanced} {down[0].text}"
-        self._bus.emit(events.BackedOff(time=now, next_hop=next_hop, failures=hop.failures, delay=delay, reply=reply))
+        self._schedule.block(hop, now + delay, down[0])
+        self._bus.emit(
+            events.BackedOff(
+                time=now, next_hop=lease.next_hop, failures=failures + 1, delay=delay, reply=_reply(down[0])
+            )
+        )
 
-    def _forget_hop(self, name: str) -> None:
-        """Names of next hops come from senders: one that holds nothing, and no back-off, is not remembered."""
-        hop = self._hops.get(name)
-        if hop is not None and not len(hop) and not hop.probing and hop.blocked_until <= self._clock.now():
-            del self._hops[name]
+    # --- operators ---
 
-    async def expire_blocked(self) -> None:
-        """Forever: what waits behind a hop that cannot be spoken to still ends when its time is up.
+    async def hold(self, place: int, held: bool) -> int:
+        """Keep the message at `place` from being tried, or let it go on; how many deliveries that concerns.
 
-        The hop was tried since this start (it has failures), which stands for an attempt of each of its messages.
-        """
-        while True:
-            await trio.sleep(EXPIRY_SWEEP)
-            for name, hop in list(self._hops.items()):
-                if hop.failures and hop.last is not None:
-                    await self._expire_hop(name, hop, hop.last)
-                self._forget_hop(name)
+        A lease that is out stays valid; what it leaves queued is held."""
+        async with self.moving:
+            rows = await self.rows_at(place)
+            if rows:
+                apply = partial(self._held, rows, held)
+                await self._log.append(HOLD, encode(Hold(place, held)), apply, essential=True)
+        return len(rows)
 
-    async def _expire_hop(self, name: str, hop: Hop[_Work], last: Deferred) -> None:
-        now = self._clock.now()
-        over = [work for work in hop.entries() if work.entry.expires <= now]
-        hop.remove({id(work) for work in over})
-        for at, work in enumerate(over):
-            try:
-                lease = self._lease(work, name)
-                await self._expire(lease, expired(last))
-            except SpoolError as wrong:
-                self._trouble("expiry", f"{work.entry.id}: {wrong}")
-                for one in over[at:]:
-                    hop.add(one, now)
-                return
-            await trio.lowlevel.checkpoint()
+    async def rows_at(self, place: int) -> list[int]:
+        """The queued deliveries of the message at `place`; a scan that yields."""
+        return [row async for row in scan(self._ledger.rows, lambda one: one == place)]
 
-    async def _expire(self, lease: Lease, failure: Failed) -> None:
-        failed = [(one, failure) for one in lease.recipients]
-        try:
-            await self._commit(self._entries[lease.envelope.id], lease.envelope, Decision([], failed, []))
-        finally:
-            self._leased -= len(lease.recipients)
-        self._wake()
+    def _held(self, rows: list[int], held: bool, at: int) -> None:
+        self._ledger.hold(rows, at, held, self._clock.now())
+        self._ring()
 
-    def _trouble(self, where: str, reason: str) -> None:
+    def trouble(self, where: str, reason: str) -> None:
         self._bus.emit(events.Trouble(time=self._clock.now(), where=where, reason=reason))
 
     def statistics(self) -> QueueStatistics:
         return QueueStatistics(
             recovered=self._recovered,
-            messages=len(self._entries),
-            queued=self._queued,
+            messages=self._ledger.messages,
+            queued=self._ledger.queued,
             leased=self._leased,
-            hops=sum(1 for hop in self._hops.values() if len(hop)),
+            hops=self._schedule.hops(),
             **msgspec.structs.asdict(self._counts),
         )
 
 
-@asynccontextmanager
-async def open_queue(
-    folder: str,
-    settings: QueueSettings,
-    *,
-    clock: Clock,
-    bus: Bus,
-    reporter: Reporter,
-    files: Files | None = None,
-    run_sync: RunSync | None = None,
-    random: Callable[[], float] = stdlib_random.random,
-) -> AsyncGenerator[Queue, None]:
-    """Lock the folder, recover what it holds, run the committer. Raises SpoolLocked, SpoolDamaged, SpoolError."""
-    disk: Files = files if files is not None else RealFiles()
-    hop: RunSync = run_sync if run_sync is not None else trio.to_thread.run_sync
-    log_folder = os.path.join(folder, "log")
-    try:
-        for path in (log_folder, os.path.join(folder, "bodies")):
-            disk.make_folder(path)
-        lock = disk.lock(os.path.join(folder, "lock"))
-    except OSError as wrong:
-        raise translate(wrong) from wrong
+def _reply(why: Deferred) -> str:
+    return f"{why.code} {why.enhanced} {why.text}"
 
-    def trouble(where: str, reason: str) -> None:
-        bus.emit(events.Trouble(time=clock.now(), where=where, reason=reason))
 
-    store = Store(disk, folder, hop, trouble)
-    try:
-        recovered: Recovered = await hop(partial(recover, disk, log_folder))
-        number = max(recovered.segments, default=0) + 1
-        sizes = {"segment_size": settings.segment_size, "min_free": settings.min_free}
-        log = Log(disk, log_folder, run_sync=hop, next_number=number, **sizes)
-        queue = Queue(
-            settings, clock=clock, bus=bus, reporter=reporter, random=random, log=log, store=store, recovered=recovered
-        )
-        await store.clean_up(recovered, number)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(log.run)
-            nursery.start_soon(queue.expire_blocked)
-            try:
-                yield queue
-            finally:
-                nursery.cancel_scope.cancel()
-        log.close()
-    finally:
-        store.close()
-        lock.close()
+async def scan(rows: Rows, wanted: Callable[[int], bool]) -> AsyncGenerator[int, None]:
+    """The queued deliveries whose message's place is wanted; yields to other tasks every SCAN rows."""
+    for start in range(0, len(rows), SCAN):
+        for row, place in enumerate(rows.place[start : start + SCAN], start):
+            if wanted(place) and not rows.flags[row] & GONE:
+                yield row
+        await trio.lowlevel.checkpoint()

@@ -38,6 +38,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     eight_bit: bool = False
     client: str = ""
     account: str = ""
+    priority: int = 0  # MT-PRIORITY, -9 to 9 (RFC 6710)
+    release: float = 0.0  # not to be tried before (FUTURERELEASE, RFC 4865), wall-clock seconds
 
 
 class Delivered(msgspec.Struct, frozen=True, array_like=True, tag="ok"):

@@ -1,8 +1,9 @@
-"""start-up scan
+"""from the folder back to the queue
 
-Reads every segment in order and tells what is still queued. A torn tail is
-what a crash leaves of something nobody was promised; a damaged record with
-good ones behind it is reported and everything after it is still found.
+Reads the segments in order: of a sealed one its index, of any other every
+record. A torn tail is what a crash leaves of something nobody was promised; a
+damaged record with good ones behind it is reported, and everything after it is
+still found.
 """
 
 from __future__ import annotations
@@ -12,148 +13,158 @@ import os
 import msgspec
 
 from tripost.queue import records
-from tripost.queue.errors import SpoolDamaged
-from tripost.queue.files import Files
-from tripost.queue.log import VOID, Location
-from tripost.queue.message import Envelope
+from tripost.queue.entries import INDEX, VOID, Acceptance, decode_void, message_of
+from tripost.queue.errors import SpoolDamaged, SpoolError
+from tripost.queue.files import Files, Handle
+from tripost.queue.index import TRAILER, SegmentIndex, index_offset
+from tripost.queue.ledger import Ledger
+from tripost.queue.replay import Replay
+from tripost.queue.rows import offset_of, segment_of
+from tripost.queue.segment import Retired, segment_name
 
-ACCEPT = 2  # payload: Acceptance
-SETTLE = 3  # payload: Settlement
-
-
-class Acceptance(msgspec.Struct, frozen=True, array_like=True):
-    """A message; its content is `body`, or the file named `file` in the bodies folder."""
-
-    envelope: Envelope
-    body: bytes
-    file: str = ""
-
-
-class Later(msgspec.Struct, frozen=True, array_like=True):
-    """A recipient that stays queued: its finished attempts, its next due time (wall seconds)."""
-
-    recipient: int
-    attempts: int
-    due: float
-
-
-class Settlement(msgspec.Struct, frozen=True, array_like=True):
-    """What became of some recipients of message `id`; the DSN that this causes is part of it."""
-
-    id: str
-    done: tuple[int, ...]
-    later: tuple[Later, ...]
-    report: Acceptance | None = None
-
-
-class Entry:
-    """One queued message in memory: `recipients` maps those still queued to (attempts, due, next hop)."""
-
-    __slots__ = ("expires", "file", "id", "in_settlement", "location", "recipients")
-
-    def __init__(self, message: Acceptance, location: Location, *, in_settlement: bool) -> None:
-        envelope = message.envelope
-        self.id = envelope.id
-        self.location = location
-        self.file = message.file
-        self.in_settlement = in_settlement
-        self.expires = envelope.expires
-        self.recipients: dict[int, tuple[int, float, str]] = {
-            one.id: (0, envelope.accepted, one.next_hop) for one in envelope.recipients
-        }
+HEAD = 4096  # octets in which a segment's voids stand
 
 
 class Recovered:
-    """`entries` by id; `live` counts messages per segment; `damage` is to be reported."""
+    """`files`: body files that messages name; `whole`: full segments that lack only their index."""
 
     def __init__(self) -> None:
-        self.entries: dict[str, Entry] = {}
+        self.ledger = Ledger()
         self.segments: list[int] = []
+        self.files: set[str] = set()
         self.damage: list[str] = []
+        self.whole: list[Retired] = []
 
 
-_accept = msgspec.msgpack.Decoder(Acceptance)
-_settle = msgspec.msgpack.Decoder(Settlement)
-_void = msgspec.msgpack.Decoder(tuple[int, int])
+class _Segment:
+    """One file, open while its records may be asked for."""
+
+    def __init__(self, files: Files, folder: str, number: int) -> None:
+        self.number = number
+        self.name = segment_name(number)
+        self.handle: Handle = files.open(os.path.join(folder, self.name))
+        self.size = self.handle.size()
+        head = self.handle.read_at(0, HEAD)
+        self.key = records.segment_key(head)
+        if self.key is None and head.strip(b"\0") and not records.MAGIC.startswith(head[: len(records.MAGIC)]):
+            self.handle.close()
+            raise SpoolDamaged(f"{self.name} is no segment of a version known here")
+        self.voids = _voids(self.key, head) if self.key is not None else []
+
+    def index(self) -> SegmentIndex | None:
+        """What the sealed segment says of itself, None where it has to be read whole."""
+        offset = index_offset(self.handle.read_at(max(0, self.size - TRAILER.size), TRAILER.size))
+        if self.key is None or offset is None or offset >= self.size:
+            return None
+        good = records.decode_at(self.key, self.handle.read_at(offset, self.size - offset), 0, offset)
+        if good is None or good.kind != INDEX:
+            return None
+        try:
+            return SegmentIndex.decode(good.payload)
+        except (msgspec.DecodeError, ValueError):
+            return None
+
+    def record(self, offset: int) -> tuple[int, bytes]:
+        """One record: type, payload. Raises SpoolError."""
+        assert self.key is not None
+        data = self.handle.read_at(offset, HEAD)
+        length = records.length_at(data)
+        if length > len(data):
+            data = self.handle.read_at(offset, length)
+        good = records.decode_at(self.key, data, 0, offset)
+        if good is None:
+            raise SpoolError(f"{self.name}: the record at {offset} is damaged")
+        return good.kind, good.payload
 
 
-def read_acceptance(payload: bytes, in_settlement: bool) -> Acceptance:
-    if not in_settlement:
-        return _accept.decode(payload)
-    report = _settle.decode(payload).report
-    assert report is not None
-    return report
-
-
-def recover(files: Files, folder: str) -> Recovered:
-    """Read all segments of `folder`. Raises SpoolDamaged for a version we do not know, OSError."""
-    found = Recovered()
-    found.segments = sorted(int(name[:-4]) for name in files.names(folder) if name.endswith(".seg"))
-    held: list[tuple[int, list[records.Good]]] = []
-    voids: dict[int, int] = {}
-    for number in found.segments:
-        held.append((number, _scan(files, folder, number, found.damage, voids)))
-    for number, good in held:
-        for record in good:
-            if record.offset < voids.get(number, record.offset + 1):
-                _apply(found, number, record)
+def _voids(key: bytes, head: bytes) -> list[tuple[int, int]]:
+    """What the first records of a segment say of earlier ones: (number, first voided offset)."""
+    found: list[tuple[int, int]] = []
+    at = records.SEGMENT_HEADER
+    while (good := records.decode_at(key, head, at)) is not None and good.kind == VOID:
+        found.append(decode_void(good.payload))
+        at += -(-(records.HEAD_SIZE + len(good.payload)) // records.ALIGN) * records.ALIGN
     return found
 
 
-def _scan(files: Files, folder: str, number: int, damage: list[str], voids: dict[int, int]) -> list[records.Good]:
-    name = f"{number:010d}.seg"
-    handle = files.open(os.path.join(folder, name))
-    try:
-        data = handle.read_at(0, handle.size())
-    finally:
-        handle.close()
-    key = records.segment_key(data)
-    if key is None:
-        if data.strip(b"\0") and not records.MAGIC.startswith(data[: len(records.MAGIC)]):
-            raise SpoolDamaged(f"{name} is no segment of a version known here")
-        return []  # cut off while it was being made: nothing was promised in it
-    good: list[records.Good] = []
-    for one in records.scan(key, data):
-        if isinstance(one, records.Damaged):
-            if not one.torn:
-                damage.append(f"{name}: octets {one.start} to {one.end} are damaged and were left out")
-        elif one.kind == VOID:
-            segment, start = _void.decode(one.payload)
-            voids[segment] = min(start, voids.get(segment, start))
+class _Recovery:
+    def __init__(self, files: Files, folder: str) -> None:
+        self._files = files
+        self._folder = folder
+        self._found = Recovered()
+        self._replay = Replay(self._read)
+        self._open: dict[int, _Segment] = {}
+
+    def run(self, now: float) -> Recovered:
+        found = self._found
+        found.segments = sorted(int(name[:-4]) for name in self._files.names(self._folder) if name.endswith(".seg"))
+        try:
+            voids: dict[int, int] = {}
+            for number in found.segments:
+                for segment, start in self._segment(number).voids:
+                    voids[segment] = min(start, voids.get(segment, start))
+            for number in found.segments:
+                self._one(self._segment(number), voids.get(number))
+            found.ledger = ledger = self._replay.finish(now)
+            ledger.live = {number: ledger.live.get(number, 0) for number in found.segments}
+        finally:
+            for one in self._open.values():
+                one.handle.close()
+        found.files = self._replay.files
+        return found
+
+    def _segment(self, number: int) -> _Segment:
+        found = self._open.get(number)
+        if found is None:
+            while len(self._open) >= 64:
+                self._open.pop(next(iter(self._open))).handle.close()
+            found = self._open[number] = _Segment(self._files, self._folder, number)
+        return found
+
+    def _read(self, place: int) -> Acceptance:
+        segment = self._segment(segment_of(place))
+        kind, payload = segment.record(offset_of(place))
+        message = message_of(kind, payload)
+        if message is None:
+            raise SpoolError(f"{segment.name}: no message at {offset_of(place)}")
+        return message
+
+    def _one(self, segment: _Segment, void: int | None) -> None:
+        if segment.key is None:
+            return  # cut off while it was being made: nothing was promised in it
+        index = segment.index() if void is None else None
+        if index is not None:
+            self._replay.load(segment.number, index, segment.record)
         else:
-            good.append(one)
-    return good
+            self._scan(segment, segment.key, void)
+
+    def _scan(self, segment: _Segment, key: bytes, void: int | None) -> None:
+        number, damaged, end = segment.number, void is not None, records.SEGMENT_HEADER
+        self._replay.begin(number)
+        for one in records.scan(key, segment.handle.read_at(0, segment.size)):
+            if isinstance(one, records.Damaged):
+                if not one.torn:
+                    damaged = True
+                    self._damage(f"{segment.name}: octets {one.start} to {one.end} are damaged and were left out")
+                continue
+            if void is not None and one.offset >= void:
+                break
+            end = one.offset + -(-(records.HEAD_SIZE + len(one.payload)) // records.ALIGN) * records.ALIGN
+            if one.kind not in (VOID, INDEX) and not self._replay.record(number, one.kind, one.offset, one.payload):
+                damaged = True
+                self._damage(f"{segment.name}: a record of unknown type {one.kind} at {one.offset}")
+            if one.kind == INDEX:
+                end = one.offset
+        if not damaged:
+            handle = self._files.open_to_write(os.path.join(self._folder, segment.name))
+            self._found.whole.append(Retired(number, handle, key, end))
+        else:
+            self._replay.ledger.indexes.pop(number, None)
+
+    def _damage(self, what: str) -> None:
+        self._found.damage.append(what)
 
 
-def _apply(found: Recovered, number: int, record: records.Good) -> None:
-    if record.kind == ACCEPT:
-        message = _accept.decode(record.payload)
-        _enter(found, message, Location(number, record.offset), in_settlement=False)
-    elif record.kind == SETTLE:
-        settlement = _settle.decode(record.payload)
-        settle_entry(found.entries, settlement)
-        if settlement.report is not None:
-            _enter(found, settlement.report, Location(number, record.offset), in_settlement=True)
-    else:
-        found.damage.append(f"segment {number}: a record of unknown type {record.kind} at {record.offset}")
-
-
-def _enter(found: Recovered, message: Acceptance, location: Location, *, in_settlement: bool) -> None:
-    entry = Entry(message, location, in_settlement=in_settlement)
-    found.entries.setdefault(entry.id, entry)
-
-
-def settle_entry(entries: dict[str, Entry], settlement: Settlement) -> Entry | None:
-    """Apply a settlement; returns the entry when its last recipient is done (it is gone then)."""
-    entry = entries.get(settlement.id)
-    if entry is None:
-        return None
-    for recipient in settlement.done:
-        entry.recipients.pop(recipient, None)
-    for later in settlement.later:
-        if later.recipient in entry.recipients:
-            hop = entry.recipients[later.recipient][2]
-            entry.recipients[later.recipient] = (later.attempts, later.due, hop)
-    if entry.recipients:
-        return None
-    return entries.pop(settlement.id)
+def recover(files: Files, folder: str, now: float) -> Recovered:
+    """Read all segments of `folder`. Raises SpoolDamaged for a version we do not know, SpoolError, OSError."""
+    return _Recovery(files, folder).run(now)

@@ -1,80 +1,371 @@
 """what is due when, per next hop
 
-For each next hop one heap of (due, order, entry) and one back-off. Pure: told
-the time, never asks for it.
+For each next hop a FIFO of rows that are due, and for all of them one calendar
+of rows that are not. Pure: told the time, never asks for it.
 
-States   a hop is OPEN; BLOCKED until a time, after it could not be spoken to;
-         PROBING while one lease finds out whether it can be spoken to again.
-Promise  a blocked hop gives nothing, a probing one gives nothing more; of an
-         open one the longest due comes first.
+States   a row is in a FIFO, in the calendar, held, or out (leased). A hop is
+         open; blocked until a time, after it could not be spoken to; or
+         probing, while one lease finds out whether it can be spoken to again.
+Promise  a blocked hop gives nothing, a probing one nothing more. Adding,
+         deferring and claiming one row take constant time but for the
+         calendar's heap of slots; a hop that is down costs nothing per row.
+         `next_ready` tells each hop once when it becomes claimable, and once
+         more after each claim that left something.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
+from array import array
 from collections.abc import Iterator
-from typing import Generic, TypeVar
 
+from tripost.queue.lanes import Lanes
 from tripost.queue.message import Deferred
+from tripost.queue.rows import GONE, HELD, MOVING, NIL, Rows
 
-T = TypeVar("T")
+SLOTS = 4  # of the calendar per second: a row is up to 1/SLOTS s late, never early
 
 
-class Hop(Generic[T]):
-    """One next hop's waiting entries and its back-off."""
+class BackOff:
+    """What is remembered of a hop that could not be spoken to."""
 
-    __slots__ = ("_heap", "_order", "blocked_until", "failures", "last", "probing")
+    __slots__ = ("failures", "last", "next_expiry", "probing", "until")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, T]] = []
-        self._order = 0
-        self.blocked_until = 0.0
         self.failures = 0
+        self.until = 0.0
         self.probing = False
-        self.last: Deferred | None = None  # why it is blocked
+        self.last: Deferred | None = None
+        self.next_expiry = 0.0  # nothing in the FIFO expires before
 
-    def __len__(self) -> int:
-        return len(self._heap)
 
-    def add(self, entry: T, due: float) -> None:
-        self._order += 1
-        heapq.heappush(self._heap, (due, self._order, entry))
+class Schedule:
+    """All next hops. A hop's number is its row in these columns; numbers of forgotten hops are used again."""
 
-    def next_due(self) -> float | None:
-        """When something can be claimed next; None when nothing waits or a probe is out."""
-        if not self._heap or self.probing:
-            return None
-        return max(self._heap[0][0], self.blocked_until)
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._numbers: dict[str, int] = {}
+        self._names: list[str] = []
+        self._head = array("I")
+        self._tail = array("I")
+        self._waiting = array("I")  # rows in the FIFO
+        self._rows_of = array("I")  # queued rows, wherever they are
+        self._free: list[int] = []
+        self._lanes: dict[int, Lanes] = {}
+        self._back_offs: dict[int, BackOff] = {}
+        self._probes: list[tuple[float, int]] = []
+        self._calendar: dict[int, int] = {}  # slot → first row
+        self._slots: list[int] = []
+        self._rung: dict[int, None] = {}  # hops to be told by `next_ready`
+        self.held: dict[int, None] = {}
 
-    def claim(self, now: float, most: int) -> list[T]:
-        """Up to `most` due entries; after a failure one only, the probe."""
-        due = self.next_due()
-        if due is None or due > now:
+    # --- next hops ---
+
+    def number(self, name: str) -> int:
+        """The hop's number; it is made when there is none."""
+        found = self._numbers.get(name)
+        if found is not None:
+            return found
+        if self._free:
+            hop = self._free.pop()
+            self._names[hop] = name
+        else:
+            hop = len(self._names)
+            self._names.append(name)
+            self._head.append(NIL)
+            self._tail.append(NIL)
+            self._waiting.append(0)
+            self._rows_of.append(0)
+        self._numbers[name] = hop
+        return hop
+
+    def find(self, name: str) -> int | None:
+        return self._numbers.get(name)
+
+    def name(self, hop: int) -> str:
+        return self._names[hop]
+
+    def hops(self) -> int:
+        """How many hops are remembered."""
+        return len(self._numbers)
+
+    def waiting(self, hop: int) -> int:
+        """Rows that are due."""
+        return self._waiting[hop]
+
+    def enrol(self, hop: int, rows: int = 1) -> None:
+        """The hop has rows that it had not."""
+        self._rows_of[hop] += rows
+
+    def leave(self, hop: int) -> None:
+        """One row of the hop is settled."""
+        self._rows_of[hop] -= 1
+        self.forget(hop)
+
+    def forget(self, hop: int) -> None:
+        """Names of hops come from senders: one that has neither rows nor back-off is not remembered."""
+        if not self._rows_of[hop] and hop not in self._back_offs:
+            del self._numbers[self._names[hop]]
+            self._names[hop] = ""
+            self._rung.pop(hop, None)
+            self._free.append(hop)
+
+    # --- rows ---
+
+    def add(self, row: int, now: float) -> None:
+        """A row that is in no chain; by its due time it goes to the FIFO's end or into the calendar."""
+        rows = self._rows
+        if rows.flags[row] & HELD:
+            self.held[row] = None
+        elif rows.due[row] > now:
+            slot = math.ceil(rows.due[row] * SLOTS)
+            first = self._calendar.get(slot, NIL)
+            if first == NIL:
+                heapq.heappush(self._slots, slot)
+            rows.after[row] = first
+            self._calendar[slot] = row
+        else:
+            self._push(row, first=False)
+
+    def add_first(self, row: int) -> None:
+        """A row that keeps its place: claimed, but not tried."""
+        if self._rows.flags[row] & HELD:
+            self.held[row] = None
+        else:
+            self._push(row, first=True)
+
+    def _push(self, row: int, *, first: bool) -> None:
+        rows = self._rows
+        hop = rows.hop[row]
+        head = self._head[hop]
+        lanes = self._lanes.get(hop) if self._lanes else None
+        if lanes is None and head != NIL and not self._alike(head, row):
+            lanes = self._lanes[hop] = Lanes(rows)
+            lanes.adopt(head, self._tail[hop])
+        if lanes is not None:
+            lanes.push(row, first=first)
+        elif head == NIL:
+            self._head[hop] = self._tail[hop] = row
+            rows.after[row] = NIL
+        elif first:
+            rows.after[row] = head
+            self._head[hop] = row
+        else:
+            rows.after[self._tail[hop]] = row
+            rows.after[row] = NIL
+            self._tail[hop] = row
+        self._waiting[hop] += 1
+        self._grown(hop, row)
+
+    def _alike(self, one: int, other: int) -> bool:
+        rows = self._rows
+        return rows.lane[one] == rows.lane[other] and rows.priority[one] == rows.priority[other]
+
+    def _grown(self, hop: int, row: int) -> None:
+        back_off = self._back_offs.get(hop) if self._back_offs else None
+        if back_off is None:
+            self._rung[hop] = None
+        else:
+            back_off.next_expiry = min(back_off.next_expiry, self._rows.expires[row])
+            if not back_off.probing and not back_off.until:
+                self._rung[hop] = None
+
+    def _pop(self, hop: int, now: float) -> int:
+        """The FIFO's first; there is one."""
+        self._waiting[hop] -= 1
+        lanes = self._lanes.get(hop) if self._lanes else None
+        if lanes is None:
+            row = self._head[hop]
+            self._head[hop] = self._rows.after[row]
+            return row
+        row = lanes.pop(now)
+        only = lanes.only()
+        if only is not None:
+            del self._lanes[hop]
+            self._head[hop], self._tail[hop] = only.head, only.tail
+        return row
+
+    def claimable(self, hop: int, now: float) -> bool:
+        if not self._waiting[hop]:
+            return False
+        back_off = self._back_offs.get(hop)
+        return back_off is None or (not back_off.probing and back_off.until <= now)
+
+    def claim(self, hop: int, now: float, most: int) -> list[int]:
+        """Up to `most` due rows; after a failure one only, the probe."""
+        if not self.claimable(hop, now):
             return []
-        if self.failures:
-            self.probing = True
+        back_off = self._back_offs.get(hop)
+        if back_off is not None:
+            back_off.probing = True
             most = 1
-        taken: list[T] = []
-        while self._heap and len(taken) < most and self._heap[0][0] <= now:
-            taken.append(heapq.heappop(self._heap)[2])
+        taken: list[int] = []
+        while len(taken) < most and self._waiting[hop]:
+            row = self._pop(hop, now)
+            if self._rows.flags[row] & (HELD | MOVING):
+                self.held[row] = None
+            else:
+                taken.append(row)
+        if not taken and back_off is not None:
+            back_off.probing = False
+        if self._waiting[hop] and back_off is None:
+            self._rung[hop] = None
         return taken
 
-    def block(self, until: float) -> None:
+    def take_expired(self, hop: int, now: float, most: int) -> tuple[list[int], float]:
+        """Look at the FIFO's first `most` rows: those whose time is up come out, the others go to its end; and when
+        the first of the others is over."""
+        out: list[int] = []
+        soonest = math.inf
+        rows = self._rows
+        for _ in range(min(most, self._waiting[hop])):
+            row = self._pop(hop, now)
+            if rows.expires[row] <= now and not rows.flags[row] & (HELD | MOVING):
+                out.append(row)
+            else:
+                soonest = min(soonest, rows.expires[row])
+                self._push(row, first=False)
+        return out, soonest
+
+    def due_rows(self, hop: int) -> Iterator[int]:
+        """The FIFO's rows; an explicit scan, during which nothing may change."""
+        if hop in self._lanes:
+            yield from self._lanes[hop]
+            return
+        row = self._head[hop]
+        while row != NIL:
+            yield row
+            row = self._rows.after[row]
+
+    def link(self, now: float) -> Iterator[int]:
+        """At a start: put every queued row, none of which is in a chain yet, into its own; yields its recipients."""
+        rows, free = self._rows, NIL
+        alone = array("B", bytes(len(self._names)))  # hops whose FIFO may be built without asking for lanes
+        flags, due, after, hops, rows_of = rows.flags, rows.due, rows.after, rows.hop, self._rows_of
+        head, tail, waiting = self._head, self._tail, self._waiting
+        lane, priority = rows.lane, rows.priority
+        used = 0
+        for row, flag in enumerate(flags):
+            if flag & GONE:
+                after[row], free = free, row
+                continue
+            hop = hops[row]
+            rows_of[hop] += 1
+            used += 1
+            yield rows.recipients[row]
+            if flag or due[row] > now or alone[hop]:
+                self.add(row, now)
+                continue
+            last = tail[hop]
+            after[row] = NIL
+            if not waiting[hop]:
+                head[hop] = row
+                self._rung[hop] = None
+            elif lane[last] != lane[row] or priority[last] != priority[row]:
+                alone[hop] = 1
+                self.add(row, now)
+                continue
+            else:
+                after[last] = row
+            tail[hop] = row
+            waiting[hop] += 1
+        rows.restore(free, used)
+        for hop in list(self._numbers.values()):
+            self.forget(hop)
+
+    # --- time ---
+
+    def next_time(self) -> float | None:
+        """When `promote` has something to do next."""
+        times = [self._slots[0] / SLOTS] if self._slots else []
+        if self._probes:
+            times.append(self._probes[0][0])
+        return min(times, default=None)
+
+    def promote(self, now: float, most: int = 1000) -> bool:
+        """Move up to `most` rows that became due into their FIFOs; True when there are more."""
+        while self._probes and self._probes[0][0] <= now:
+            _, hop = heapq.heappop(self._probes)
+            self._end_block(hop, now)
+        moved = 0
+        while self._slots and self._slots[0] <= now * SLOTS:
+            row = self._calendar[self._slots[0]]
+            while row != NIL and moved < most:
+                after = self._rows.after[row]
+                self.add(row, now)
+                row, moved = after, moved + 1
+            if row != NIL:
+                self._calendar[self._slots[0]] = row
+                return True
+            del self._calendar[heapq.heappop(self._slots)]
+        return False
+
+    def _end_block(self, hop: int, now: float) -> None:
+        back_off = self._back_offs.get(hop)
+        if back_off is None or back_off.until > now or back_off.probing:
+            return
+        back_off.until = 0.0
+        if not self._rows_of[hop]:
+            del self._back_offs[hop]
+            self.forget(hop)
+        elif self._waiting[hop]:
+            self._rung[hop] = None
+
+    def next_ready(self, now: float) -> int | None:
+        """A hop that became claimable since this was last asked."""
+        while self._rung:
+            hop = next(iter(self._rung))
+            del self._rung[hop]
+            if self.claimable(hop, now):
+                return hop
+        return None
+
+    def rung(self, now: float) -> bool:
+        """`next_ready` would tell something."""
+        while self._rung:
+            hop = next(iter(self._rung))
+            if self.claimable(hop, now):
+                return True
+            del self._rung[hop]
+        return False
+
+    def let_out(self, row: int, now: float) -> None:
+        """The row may go on, if it stands aside and is not held."""
+        if row in self.held and not self._rows.flags[row] & (HELD | MOVING):
+            del self.held[row]
+            self.add(row, now)
+
+    def ready(self, now: float) -> list[int]:
+        """Every hop that can be claimed from; an explicit scan."""
+        return [hop for hop in self._numbers.values() if self.claimable(hop, now)]
+
+    # --- back-off ---
+
+    def back_off(self, hop: int) -> BackOff | None:
+        return self._back_offs.get(hop)
+
+    def block(self, hop: int, until: float, last: Deferred) -> None:
         """The hop could not be spoken to."""
-        self.failures += 1
-        self.probing = False
-        self.blocked_until = until
+        back_off = self._back_offs.setdefault(hop, BackOff())
+        back_off.failures += 1
+        back_off.probing = False
+        back_off.until = until
+        back_off.last = last
+        heapq.heappush(self._probes, (until, hop))
 
-    def unblock(self) -> None:
+    def unblock(self, hop: int) -> None:
         """It could be spoken to: everything due is ready."""
-        self.failures = 0
-        self.probing = False
-        self.blocked_until = 0.0
+        if self._back_offs.pop(hop, None) is not None and self._waiting[hop]:
+            self._rung[hop] = None
 
-    def entries(self) -> Iterator[T]:
-        return (entry for _, _, entry in self._heap)
+    def unprobe(self, hop: int) -> None:
+        """The probe was not made."""
+        back_off = self._back_offs.get(hop)
+        if back_off is not None:
+            back_off.probing = False
+            if self._waiting[hop]:
+                self._rung[hop] = None
 
-    def remove(self, gone: set[int]) -> None:
-        """Take out the entries whose `id()` is in `gone`."""
-        self._heap = [row for row in self._heap if id(row[2]) not in gone]
-        heapq.heapify(self._heap)
+    def blocked(self) -> list[int]:
+        return list(self._back_offs)

@@ -23,6 +23,7 @@ class Decision(msgspec.Struct):
     done: list[tuple[Recipient, Delivered]]
     failed: list[tuple[Recipient, Failed]]
     later: list[tuple[Recipient, int, float, Deferred]]
+    gone: bool = False  # once it is durable: nothing of the message is queued any more
 
 
 def decide(

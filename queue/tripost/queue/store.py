@@ -1,7 +1,7 @@
 """the spool's files: reading messages back, letting them go
 
-Knows where every live message stands, keeps the segments open that are read,
-and removes what nobody is owed any more.
+Keeps the segments open that are read, and removes what nobody is owed any
+more.
 
 Promise  A segment goes only when no live message stands in it and every older
          segment is gone, each removal durable before the next: what a segment
@@ -18,49 +18,66 @@ from functools import partial
 
 from tripost.queue import records
 from tripost.queue.body import Body, BodyReader
+from tripost.queue.entries import Acceptance, message_of
 from tripost.queue.errors import SpoolError
 from tripost.queue.files import Files, Handle
-from tripost.queue.log import RunSync, segment_name, translate
-from tripost.queue.recovery import Acceptance, Entry, Recovered, read_acceptance
+from tripost.queue.log import RunSync, translate
+from tripost.queue.recovery import Recovered
+from tripost.queue.rows import offset_of, segment_of
+from tripost.queue.segment import segment_name
 
-RECORD_READ = 64 * 1024  # one read takes in most records whole
+RECORD_READ = 4096  # one read takes in most records whole
 OPEN_SEGMENTS = 64  # descriptors kept for reading
 
 
 class Store:
-    """The folder of one queue; `trouble(where, reason)` reports what an operator should look at."""
+    """The folder of one queue; `trouble(where, reason)` reports what an operator should look at.
 
-    def __init__(self, files: Files, folder: str, run_sync: RunSync, trouble: Callable[[str, str], None]) -> None:
+    `live`: segment → rows that stand in it."""
+
+    def __init__(
+        self,
+        files: Files,
+        folder: str,
+        run_sync: RunSync,
+        trouble: Callable[[str, str], None],
+        live: dict[int, int],
+    ) -> None:
         self._files = files
         self._log_folder = os.path.join(folder, "log")
         self._bodies = os.path.join(folder, "bodies")
         self._run_sync = run_sync
         self._trouble = trouble
-        self._live: dict[int, int] = {}  # segment → messages that stand in it
+        self._live = live
         self._readers: dict[int, tuple[bytes, Handle]] = {}
 
     def new_body(self, name: str, inline: int) -> Body:
         return Body(self._files, self._bodies, name, inline, self._run_sync)
 
-    def enter(self, entry: Entry) -> None:
-        """A message is live from now on."""
-        segment = entry.location.segment
-        self._live[segment] = self._live.get(segment, 0) + 1
+    async def read(self, place: int) -> Acceptance:
+        """The message at `place`. Raises SpoolError."""
+        kind, payload = await self.record(place)
+        message = message_of(kind, payload)
+        if message is None:
+            raise SpoolError(f"{segment_name(segment_of(place))}: no message at {offset_of(place)}")
+        return message
 
-    def read(self, entry: Entry) -> Acceptance:
-        """The message's record; it comes from the page cache, so it is not worth a thread hop."""
-        segment, offset = entry.location.segment, entry.location.offset
+    async def record(self, place: int) -> tuple[int, bytes]:
+        """Type and payload of a record: at once where the system has it in memory. Raises SpoolError."""
+        segment, offset = segment_of(place), offset_of(place)
         try:
             key, handle = self._reader(segment)
-            data = handle.read_at(offset, RECORD_READ)
-            good = records.decode_at(key, data, 0, offset)
-            if good is None and (length := records.length_at(data)) > len(data):
-                good = records.decode_at(key, handle.read_at(offset, length), 0, offset)
+            data = handle.read_now(offset, RECORD_READ)
+            if data is not None and (length := records.length_at(data)) > RECORD_READ:
+                data = handle.read_now(offset, length)
+            if data is None:
+                data = await self._run_sync(partial(_read_record, handle, offset))
         except OSError as wrong:
             raise translate(wrong) from wrong
+        good = records.decode_at(key, data, 0, offset)
         if good is None:
-            raise SpoolError(f"{segment_name(segment)}: the record of {entry.id} at {offset} is damaged")
-        return read_acceptance(good.payload, entry.in_settlement)
+            raise SpoolError(f"{segment_name(segment)}: the record at {offset} is damaged")
+        return good.kind, good.payload
 
     def _reader(self, segment: int) -> tuple[bytes, Handle]:
         found = self._readers.get(segment)
@@ -102,45 +119,50 @@ class Store:
                 self._trouble("spool", f"{message.envelope.id}: {wrong}")
         return head.partition(b"\r\n\r\n")[0]
 
-    async def let_go(self, entry: Entry, active: int) -> None:
-        """The message is settled. `active` is the number of the segment being written."""
-        self._live[entry.location.segment] -= 1
-        if entry.file:
-            await self._run_sync(partial(self._unlink, os.path.join(self._bodies, entry.file)))
-        await self.drop_segments(active)
+    async def remove_body(self, name: str) -> None:
+        """No message needs the file any more."""
+        await self._unlink(os.path.join(self._bodies, name))
+
+    def empty(self, active: int) -> bool:
+        """`drop_segments` has something to do."""
+        oldest = next(iter(self._live), active)
+        return oldest < active and not self._live[oldest]
 
     async def drop_segments(self, active: int) -> None:
-        """Remove, oldest first, the segments that owe nothing."""
-        gone: list[int] = []
-        for number in sorted(self._live):
-            if self._live[number] or number >= active:
-                break
-            gone.append(number)
-        for number in gone:
-            del self._live[number]
+        """Remove, oldest first, the segments that owe nothing. Only one task may be in here at a time."""
+        while self.empty(active):
+            number = next(iter(self._live))
             self._forget(number)
-            await self._run_sync(partial(self._unlink, os.path.join(self._log_folder, segment_name(number)), sync=True))
+            if not await self._unlink(os.path.join(self._log_folder, segment_name(number)), sync=True):
+                return
+            del self._live[number]
 
-    async def clean_up(self, recovered: Recovered, active: int) -> None:
+    async def clean_up(self, recovered: Recovered) -> None:
         """After the start-up scan: report damage, remove body files that no message names, and old segments."""
         for damage in recovered.damage:
             self._trouble("recovery", damage)
-        for segment in recovered.segments:
-            self._live.setdefault(segment, 0)
-        named = {entry.file for entry in recovered.entries.values()}
         for name in self._files.names(self._bodies):
-            if name not in named:
-                await self._run_sync(partial(self._unlink, os.path.join(self._bodies, name)))
-        await self.drop_segments(active)
+            if name not in recovered.files:
+                await self.remove_body(name)
 
-    def _unlink(self, path: str, sync: bool = False) -> None:
+    async def _unlink(self, path: str, sync: bool = False) -> bool:
         try:
-            self._files.unlink(path)
+            await self._run_sync(partial(self._files.unlink, path))
             if sync:
-                self._files.sync_folder(os.path.dirname(path))
+                await self._run_sync(partial(self._files.sync_folder, os.path.dirname(path)))
+        except FileNotFoundError:
+            return True
         except OSError as wrong:  # it stays until the next start cleans up
             self._trouble("spool", f"{os.path.basename(path)}: {wrong.strerror}")
+            return False
+        return True
 
     def close(self) -> None:
         for segment in list(self._readers):
             self._forget(segment)
+
+
+def _read_record(handle: Handle, offset: int) -> bytes:
+    data = handle.read_at(offset, RECORD_READ)
+    length = records.length_at(data)
+    return data if length <= len(data) else handle.read_at(offset, length)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from tripost.queue.entries import Acceptance
 from tripost.queue.message import Envelope, Failed, Recipient
 from tripost.queue.retry import Schedule
 
@@ -23,15 +24,22 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True):
     probe_first: float = 60.0
     probe_longest: float = 1800.0
     min_free: int = 1 << 30
+    min_free_inodes: int = 1000
+    most_messages: int = 20_000_000
 
 
-class Lease(msgspec.Struct, frozen=True):
-    """The right, and the duty, to try `recipients` of one message once; `attempt` is 1-based."""
+class Lease(msgspec.Struct, frozen=True, eq=False):
+    """The right, and the duty, to try `recipients` of one message once; `attempt` is 1-based.
+
+    `row` and `message` are the queue's own: which queued delivery this is, and what was stored.
+    """
 
     envelope: Envelope
     recipients: tuple[Recipient, ...]
     attempt: int
     next_hop: str
+    row: int
+    message: Acceptance
 
 
 class QueueStatistics(msgspec.Struct, frozen=True):

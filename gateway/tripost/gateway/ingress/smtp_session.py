@@ -33,8 +33,8 @@ from tripost.gateway.ingress.trace import HopCounter, received_line
 from tripost.gateway.lifecycle import Draining
 from tripost.queue.body import Body
 from tripost.queue.clock import Clock
-from tripost.queue.errors import SpoolError
-from tripost.queue.events import Bus, Connected, Refused
+from tripost.queue.errors import SpoolError, SpoolUnsure
+from tripost.queue.events import Bus, Connected, Refused, Trouble
 from tripost.queue.manager import Queue
 from tripost.queue.message import Envelope, Recipient
 
@@ -305,6 +305,10 @@ class _Session:
         )
         try:
             await context.queue.accept(envelope, incoming.body)
+        except SpoolUnsure as wrong:  # neither yes nor no would be true: the client finds out by trying again
+            context.bus.emit(Trouble(time=context.clock.now(), where="spool", reason=f"{incoming.id}: {wrong}"))
+            self._protocol.close()
+            self._open = False
         except SpoolError as wrong:
             incoming.refusal = reply(wrong.code, wrong.enhanced, wrong.text)
         else:

@@ -1,0 +1,77 @@
+"""the records of the log
+
+What stands in a segment, as msgspec arrays. All of it is the spool's format:
+fields are added at the end, with a default.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tripost.queue.message import Envelope
+
+VOID = 1  # payload: (segment number, first voided offset)
+ACCEPT = 2  # payload: Acceptance
+SETTLE = 3  # payload: Settlement
+MOVE = 4  # payload: Move
+INDEX = 5  # payload: see tripost.queue.index
+HOLD = 6  # payload: Hold
+
+
+class Acceptance(msgspec.Struct, frozen=True, array_like=True):
+    """A message; its content is `body`, or the file named `file` in the bodies folder."""
+
+    envelope: Envelope
+    body: bytes
+    file: str = ""
+
+
+class Later(msgspec.Struct, frozen=True, array_like=True):
+    """A recipient that stays queued: its finished attempts, its next due time (wall seconds), the last reply."""
+
+    recipient: int
+    attempts: int
+    due: float
+    reply: str = ""
+
+
+class Settlement(msgspec.Struct, frozen=True, array_like=True):
+    """What became of some recipients of the message at `place`; the DSN that this causes is part of it."""
+
+    place: int
+    done: tuple[int, ...]
+    later: tuple[Later, ...]
+    report: Acceptance | None = None
+
+
+class Move(msgspec.Struct, frozen=True, array_like=True):
+    """The message stood at `place` and stands here now; `later` has each recipient that is still queued."""
+
+    place: int
+    message: Acceptance
+    later: tuple[Later, ...]
+    held: bool = False
+
+
+class Hold(msgspec.Struct, frozen=True, array_like=True):
+    """The message at `place` is not to be tried until it is released."""
+
+    place: int
+    held: bool
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_void = msgspec.msgpack.Decoder(tuple[int, int]).decode
+decode_accept = msgspec.msgpack.Decoder(Acceptance).decode
+decode_settle = msgspec.msgpack.Decoder(Settlement).decode
+decode_move = msgspec.msgpack.Decoder(Move).decode
+decode_hold = msgspec.msgpack.Decoder(Hold).decode
+
+
+def message_of(kind: int, payload: bytes) -> Acceptance | None:
+    """The message that a record holds. Raises msgspec.DecodeError."""
+    if kind == ACCEPT:
+        return decode_accept(payload)
+    if kind == SETTLE:
+        return decode_settle(payload).report
+    return decode_move(payload).message if kind == MOVE else None

@@ -1,0 +1,173 @@
+"""what the queue does in the background
+
+Expires what waits behind next hops that cannot be spoken to, removes segments
+that owe nothing, and moves what is left of sparse ones into newer segments.
+
+Bounds   expiry looks at SWEEP rows of a next hop at a time; compaction reads
+         and writes at most RATE octets a second, and starts only when the log
+         holds twice what is queued and SLACK segments more.
+Why      an old message that is deferred for days would otherwise keep every
+         younger segment on the disk: they are removed in order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import trio
+import trio.lowlevel
+
+from tripost.queue.clock import Clock
+from tripost.queue.entries import MOVE, Later, Move, decode_move, decode_settle, encode
+from tripost.queue.errors import SpoolError
+from tripost.queue.ledger import Ledger
+from tripost.queue.log import Log
+from tripost.queue.manager import Queue, scan
+from tripost.queue.rows import GONE, HELD, LEASED, MOVING, segment_of
+from tripost.queue.schedule import BackOff
+from tripost.queue.settling import Decision, expired
+from tripost.queue.store import Store
+
+EXPIRY_SWEEP = 60.0  # seconds between looks for what expired behind a blocked hop
+SWEEP = 500  # rows looked at without a pause
+COMPACT_EVERY = 10.0  # seconds between looks at the log's fullness
+SLACK = 4  # segments
+RATE = 16 << 20  # octets a second
+
+
+class Housekeeping:
+    def __init__(self, queue: Queue, *, ledger: Ledger, log: Log, store: Store, clock: Clock) -> None:
+        self._queue = queue
+        self._ledger = ledger
+        self._log = log
+        self._store = store
+        self._clock = clock
+        self._schedule = ledger.schedule
+        self.tasks = self._expire_forever, self._drop_forever, self._compact_forever
+
+    # --- what is over ---
+
+    async def _expire_forever(self) -> None:
+        """What waits behind a hop that cannot be spoken to still ends when its time is up.
+
+        The hop was tried since this start (it has failures), which stands for an attempt of each of its messages.
+        """
+        while True:
+            await trio.sleep(EXPIRY_SWEEP)
+            for hop in self._schedule.blocked():
+                back_off = self._schedule.back_off(hop)
+                if back_off is not None and back_off.next_expiry <= self._clock.now():
+                    await self._expire(hop, back_off)
+
+    async def _expire(self, hop: int, back_off: BackOff) -> None:
+        """One turn of the hop's whole FIFO, in pieces."""
+        left, soonest, now = self._schedule.waiting(hop), math.inf, self._clock.now()
+        while left > 0 and self._schedule.back_off(hop) is back_off and back_off.last is not None:
+            over, next_expiry = self._schedule.take_expired(hop, now, min(left, SWEEP))
+            left -= SWEEP
+            soonest = min(soonest, next_expiry)
+            while over:
+                self._ledger.lease(over[0])
+                try:
+                    lease = await self._queue.lease_of(over[0])
+                except SpoolError as wrong:
+                    self._queue.trouble("expiry", str(wrong))
+                    self._ledger.postpone(over.pop(0), now + EXPIRY_SWEEP, now)
+                    continue
+                except BaseException:
+                    for row in over:
+                        self._ledger.put_back(row)
+                    raise
+                over.pop(0)
+                failed = [(one, expired(back_off.last)) for one in lease.recipients]
+                await self._queue.commit(lease, Decision([], failed, []))
+            await trio.lowlevel.checkpoint()
+        if left <= 0:
+            back_off.next_expiry = soonest
+
+    # --- segments ---
+
+    async def _drop_forever(self) -> None:
+        """Remove segments that owe nothing."""
+        while True:
+            await self._store.drop_segments(self._log.number)
+            await self._queue.emptied.wait()
+            self._queue.emptied = trio.Event()
+
+    async def _compact_forever(self) -> None:
+        """Make segments owe nothing."""
+        while True:
+            await trio.sleep(COMPACT_EVERY)
+            while self._sparse():
+                oldest = next(iter(self._ledger.live))
+                await self._compact(oldest)
+                self._queue.emptied.set()
+                if self._ledger.live.get(oldest):
+                    break  # something of it is leased: later
+                await trio.lowlevel.checkpoint()
+
+    def _sparse(self) -> bool:
+        live = self._ledger.live
+        if len(live) <= SLACK + 2 or next(iter(live)) >= self._log.number:
+            return False
+        return len(live) > 2 * sum(self._fullness(segment) for segment in live) + SLACK
+
+    def _fullness(self, segment: int) -> float:
+        """How much of the segment is still queued, 0 to 1."""
+        return self._ledger.live[segment] / max(1, self._ledger.records.get(segment, 0))
+
+    async def _compact(self, segment: int) -> None:
+        """Move what is queued in the oldest segment, but for what is leased: that ends soon by itself."""
+        messages: dict[int, list[int]] = {}
+        async for row in scan(self._ledger.rows, lambda place: segment_of(place) == segment):
+            messages.setdefault(self._ledger.rows.place[row], []).append(row)
+        for place in sorted(messages):
+            octets = await self._move(place, messages[place])
+            await trio.sleep(octets / RATE)
+
+    async def _move(self, place: int, found: list[int]) -> int:
+        rows = self._ledger.rows
+        async with self._queue.moving:
+            queued = [row for row in found if rows.place[row] == place and not rows.flags[row] & GONE]
+            if len(queued) != rows.shared.get(place, 1) or any(rows.flags[row] & LEASED for row in queued):
+                return 0
+            for row in queued:
+                rows.flags[row] |= MOVING
+            try:
+                return await self._copy(place, queued)
+            except SpoolError as wrong:
+                self._queue.trouble("compaction", str(wrong))
+                return RATE  # a second's pause
+            finally:
+                for row in queued:
+                    rows.flags[row] &= ~MOVING
+                    self._schedule.let_out(row, self._clock.now())
+
+    async def _copy(self, place: int, queued: list[int]) -> int:
+        rows = self._ledger.rows
+        message = await self._store.read(place)
+        later: list[Later] = []
+        for row in queued:
+            replies = await self._replies(rows.told[row])
+            later += [
+                Later(one.id, rows.attempts[row], rows.due[row], replies.get(one.id, ""))
+                for one in self._ledger.chosen(row, message.envelope)
+            ]
+        held = bool(rows.flags[queued[0]] & HELD)
+        same = len(queued) == 1 and len(later) == len(message.envelope.recipients)
+        payload = encode(Move(place, message, tuple(later), held))
+        await self._log.append(
+            MOVE, payload, lambda at: self._ledger.moved(queued, at, message.file, same=same), essential=True
+        )
+        return len(payload)
+
+    async def _replies(self, told: int) -> dict[int, str]:
+        """The last reply of each recipient, from the record that told it."""
+        if not told or segment_of(told) not in self._ledger.live:
+            return {}
+        try:
+            kind, payload = await self._store.record(told)
+        except SpoolError:
+            return {}  # only words are lost
+        later = decode_move(payload).later if kind == MOVE else decode_settle(payload).later
+        return {one.recipient: one.reply for one in later}

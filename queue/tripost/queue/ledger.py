@@ -1,0 +1,221 @@
+"""what each durable record changes in memory
+
+Called with every record in the order in which the log made it durable: rows,
+schedule, live counts and the index of the record's segment follow.
+Pure: no clock, no disk.
+
+Promise  applying the same records again (tripost.queue.replay) gives the same
+         queued deliveries.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+
+from tripost.queue.entries import Acceptance, Later
+from tripost.queue.index import SegmentIndex
+from tripost.queue.lanes import SUBMITTERS
+from tripost.queue.message import Envelope, Recipient
+from tripost.queue.rows import HELD, IN_SETTLEMENT, LEASED, NIL, Rows, offset_of, segment_of
+from tripost.queue.schedule import Schedule
+
+MOST_ATTEMPTS = 65535
+
+
+@lru_cache(4096)
+def lane_of(account: str, client: str) -> int:
+    """Which share of a next hop is this submitter's: its account, else its network (IPv4 /24, IPv6 /64)."""
+    name = account
+    if not name:
+        try:
+            address = ip_address(client)
+            name = str(ip_network((address, 24 if address.version == 4 else 64), strict=False))
+        except ValueError:
+            name = client
+    return zlib.crc32(name.encode("utf-8", "surrogateescape")) % SUBMITTERS
+
+
+def first_due(envelope: Envelope) -> float:
+    return max(envelope.accepted, envelope.release)
+
+
+def by_hop(envelope: Envelope) -> dict[str, int]:
+    """How many recipients each next hop has."""
+    counts: dict[str, int] = {}
+    for one in envelope.recipients:
+        counts[one.next_hop] = counts.get(one.next_hop, 0) + 1
+    return counts
+
+
+class Ledger:
+    """`live`: segment → rows that stand in it; `indexes`: of the segments that are not sealed yet."""
+
+    def __init__(self) -> None:
+        self.rows = Rows()
+        self.schedule = Schedule(self.rows)
+        self.live: dict[int, int] = {}
+        self.records: dict[int, int] = {}  # segment → rows that ever stood in it
+        self.indexes: dict[int, SegmentIndex] = {}
+        self.messages = 0
+        self.queued = 0  # recipients
+
+    def index(self, segment: int) -> SegmentIndex:
+        found = self.indexes.get(segment)
+        if found is None:
+            found = self.indexes[segment] = SegmentIndex()
+            self.live.setdefault(segment, 0)  # one of settlements only has to go some day, too
+        return found
+
+    def enter(self, place: int, message: Acceptance, now: float) -> None:
+        """The message became durable at `place`."""
+        envelope = message.envelope
+        recipients = envelope.recipients
+        counts = {recipients[0].next_hop: 1} if len(recipients) == 1 else by_hop(envelope)
+        segment, offset = segment_of(place), offset_of(place)
+        index = self.index(segment)
+        due, expires = first_due(envelope), envelope.expires
+        lane, priority = lane_of(envelope.account, envelope.client), envelope.priority
+        inside = bool(place & IN_SETTLEMENT)
+        schedule = self.schedule
+        for name, count in counts.items():
+            hop = schedule.number(name)
+            row = self.rows.new(place, hop, due, expires, count, lane, priority)
+            schedule.enrol(hop)
+            index.add_row(offset, name, due, expires, count, lane, priority, in_settlement=inside)
+            schedule.add(row, now)
+        if len(counts) > 1:
+            self.rows.share(place, len(counts) - 1)
+            index.shared[offset] = len(counts)
+        if message.file:
+            index.files[offset] = message.file
+        self.live[segment] += len(counts)
+        self.records[segment] = self.records.get(segment, 0) + len(counts)
+        self.messages += 1
+        self.queued += len(recipients)
+
+    def seal(self, segment: int) -> bytes:
+        """The index of a full segment, encoded; it is not kept."""
+        index = self.indexes.pop(segment, None) or SegmentIndex()
+        index.records = self.records.get(segment, 0)
+        return index.encode()
+
+    def lease(self, row: int) -> None:
+        self.rows.flags[row] |= LEASED
+
+    def put_back(self, row: int) -> None:
+        """Leased, but not tried: the row keeps its turn."""
+        self.rows.flags[row] &= ~LEASED
+        self.schedule.add_first(row)
+
+    def postpone(self, row: int, due: float, now: float) -> None:
+        """Leased, but nothing could be done with it now."""
+        self.rows.flags[row] &= ~LEASED
+        self.rows.due[row] = due
+        self.schedule.add(row, now)
+
+    def chosen(self, row: int, envelope: Envelope) -> tuple[Recipient, ...]:
+        """The recipients for whom the row stands."""
+        only = self.rows.subset.get(row)
+        if only is not None:
+            return tuple(one for one in envelope.recipients if one.id in only)
+        if len(envelope.recipients) == self.rows.recipients[row]:
+            return envelope.recipients
+        name = self.schedule.name(self.rows.hop[row])
+        return tuple(one for one in envelope.recipients if one.next_hop == name)
+
+    def settle(self, row: int, at: int, done: int, later: Sequence[Later], now: float) -> bool:
+        """The row's settlement became durable at `at`: `done` recipients ended. True when the message is gone."""
+        rows = self.rows
+        place = rows.place[row]
+        index = self.index(segment_of(at))
+        self.queued -= done
+        rows.flags[row] &= ~LEASED
+        if not later:
+            gone = self.end(row)
+            if gone:
+                index.done.append(place)
+            else:
+                index.add_single(offset_of(at))
+            return gone
+        groups: dict[tuple[int, float], list[int]] = {}
+        for one in later:
+            groups.setdefault((one.attempts, one.due), []).append(one.recipient)
+        if not done and len(groups) == 1 and row not in rows.subset and place not in rows.shared:
+            index.add_later(place, offset_of(at), later[0].due, later[0].attempts)
+        else:
+            index.add_single(offset_of(at))
+            first = next(iter(groups.values()))
+            rows.subset[row] = tuple(first)
+            rows.recipients[row] = len(first)
+        self._put_off(row, at, groups, now)
+        return False
+
+    def _put_off(self, row: int, at: int, groups: dict[tuple[int, float], list[int]], now: float) -> None:
+        rows, hop = self.rows, self.rows.hop[row]
+        for number, ((attempts, due), ids) in enumerate(groups.items()):
+            one = row
+            if number:
+                one = rows.like(row, tuple(ids))
+                self.live[segment_of(rows.place[row])] += 1
+                self.schedule.enrol(hop)
+            rows.attempts[one] = min(attempts, MOST_ATTEMPTS)
+            rows.due[one] = due
+            rows.told[one] = at
+            if due <= now:
+                self.schedule.add_first(one)  # the next hop's trouble: the message keeps its turn
+            else:
+                self.schedule.add(one, now)
+
+    def end(self, row: int) -> bool:
+        """The row is in no chain and owes nothing any more; True when its message is gone."""
+        self.live[segment_of(self.rows.place[row])] -= 1
+        hop = self.rows.hop[row]
+        gone = self.rows.free(row)
+        self.schedule.leave(hop)
+        if gone:
+            self.messages -= 1
+        return gone
+
+    def moved(self, found: Iterable[int], at: int, file: str, *, same: bool) -> None:
+        """The message of these rows stands at `at` now; `same`: in one row for all of its recipients."""
+        rows, offset = self.rows, offset_of(at)
+        segment = segment_of(at)
+        index = self.index(segment)
+        old = NIL
+        counts: dict[str, list[int]] = {}
+        for row in found:
+            old = rows.place[row]
+            self.live[segment_of(old)] -= 1
+            self.live[segment] += 1
+            self.records[segment] = self.records.get(segment, 0) + 1
+            rows.place[row] = at
+            rows.told[row] = at if rows.told[row] else 0
+            counts.setdefault(self.schedule.name(rows.hop[row]), []).append(row)
+        for name, some in counts.items():
+            row, whole = some[0], sum(rows.recipients[one] for one in some)
+            lane, priority = rows.lane[row], rows.priority[row]
+            index.add_row(offset, name, rows.due[row], rows.expires[row], whole, lane, priority)
+            if same and rows.attempts[row]:
+                index.add_later(at, offset, rows.due[row], rows.attempts[row])
+        if not same or rows.flags[next(iter(counts.values()))[0]] & HELD:
+            index.add_single(offset)
+        if len(counts) > 1:
+            index.shared[offset] = len(counts)
+        if old in rows.shared:
+            rows.shared[at] = rows.shared.pop(old)
+        if file:
+            index.files[offset] = file
+        index.moved.append(old)
+
+    def hold(self, found: Iterable[int], at: int, held: bool, now: float) -> None:
+        """The message of these rows is held, or released."""
+        self.index(segment_of(at)).add_single(offset_of(at))
+        for row in found:
+            if held:
+                self.rows.flags[row] |= HELD
+            else:
+                self.rows.flags[row] &= ~HELD
+                self.schedule.let_out(row, now)

@@ -1,0 +1,165 @@
+"""the segment being written
+
+The blocking half of the log: every method runs in a worker thread, one at a
+time but for `seal`, which works on a segment that is not written any more.
+
+States   a segment is open (the active one), retired (full, its index not
+         written yet), sealed, or abandoned: a sync failed, nothing more is
+         written to it, and what it holds behind its last good record is void.
+Promise  a new segment is durable, voids and folder entry included, before
+         anything is written behind its first records.
+Why      a kernel that failed a sync may call the same pages clean at the next
+         one; only another file can be trusted after that.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tripost.queue import records
+from tripost.queue.entries import INDEX, VOID, encode
+from tripost.queue.files import Files, Handle
+from tripost.queue.index import trailer
+from tripost.queue.rows import OFFSET_BITS
+
+
+class Retired(NamedTuple):
+    """A full segment: its file is still open."""
+
+    number: int
+    handle: Handle
+    key: bytes
+    end: int
+
+
+def segment_name(number: int) -> str:
+    return f"{number:010d}.seg"
+
+
+class Writer:
+    """`number`: of the active segment, or the last one; `lost`: the last one was abandoned and there is no other yet;
+    `retired`: to be sealed; `commits`: syncs that made records durable; `octets`: written since the start."""
+
+    def __init__(self, files: Files, folder: str, *, segment_size: int, next_number: int) -> None:
+        self._files = files
+        self._folder = folder
+        self._segment_size = segment_size
+        self.number = next_number - 1
+        self._next = next_number
+        self._handle: Handle | None = None
+        self._key = b""
+        self._end = 0
+        self._voids: list[tuple[int, int]] = []
+        self._suspect = False  # a sync of the active segment has failed
+        self.lost = False
+        self.retired: list[Retired] = []
+        self.commits = 0
+        self.octets = 0
+
+    def ready(self) -> bool:
+        """There is a segment, and it is not full."""
+        return self._handle is not None and self._end <= self._segment_size
+
+    def usable(self) -> bool:
+        return self._handle is not None
+
+    def begin(self) -> None:
+        """A new segment. Raises OSError: the old one, if there is any, goes on."""
+        number, key = self._next, secrets.token_bytes(records.KEY_SIZE)
+        self._next = number + 1  # a number is used once, even if this fails half-way
+        path = os.path.join(self._folder, segment_name(number))
+        handle = self._files.create(path)
+        try:
+            end = self._fill(handle, key)
+            self._files.sync_folder(self._folder)
+        except OSError:
+            self._drop(handle, path)
+            raise
+        self.retire()
+        self.number, self._handle, self._key, self._end = number, handle, key, end
+        self._voids = []
+        self._suspect = self.lost = False
+
+    def _fill(self, handle: Handle, key: bytes) -> int:
+        """The header and the voids; what follows them is zeros."""
+        end = records.SEGMENT_HEADER
+        data = records.segment_header(key)
+        for void in self._voids:
+            one = records.encode(key, end, VOID, encode(void))
+            data, end = data + one, end + len(one)
+        try:
+            handle.reserve(self._segment_size)
+        except OSError:  # no room for all of it: a settlement may still fit
+            handle.truncate(0)
+        handle.write_at(0, data)
+        handle.sync()
+        return end
+
+    def _drop(self, handle: Handle, path: str) -> None:
+        try:
+            handle.close()
+            self._files.unlink(path)
+        except OSError:
+            pass  # an empty or unpromised file, which the next start removes
+
+    def write(self, items: Sequence[tuple[int, bytes]]) -> list[int]:
+        """Make records (type, payload) durable; their places. Raises OSError."""
+        handle = self._handle
+        assert handle is not None
+        data, offsets, end = records.encode_many(self._key, self._end, items)
+        handle.write_at(self._end, data)
+        try:
+            handle.sync()  # THE COMMIT POINT: before it nothing is owed, after it everything is
+        except OSError:
+            self._suspect = True
+            raise
+        base = self.number << OFFSET_BITS
+        self.octets += end - self._end
+        self._end = end
+        self.commits += 1
+        return [base | offset for offset in offsets]
+
+    def undo(self) -> bool:
+        """After a failed write, when no sync has failed: True when what it left is durably gone."""
+        handle = self._handle
+        assert handle is not None
+        if self._suspect:
+            return False
+        try:
+            handle.truncate(self._end)
+            handle.sync()
+        except OSError:
+            return False
+        return True
+
+    def abandon(self) -> None:
+        """After a failed sync."""
+        handle, self._handle = self._handle, None
+        self.lost = True
+        if handle is None:
+            return
+        self._voids.append((self.number, self._end))
+        try:
+            handle.close()
+        except OSError:
+            pass  # the descriptor is gone either way; the void says what the file is worth
+
+    def retire(self) -> None:
+        """Write no more to the active segment."""
+        if self._handle is not None:
+            self.retired.append(Retired(self.number, self._handle, self._key, self._end))
+            self._handle = None
+
+    def seal(self, one: Retired, payload: bytes) -> None:
+        """Put the index at the segment's end and give back what was reserved. Raises OSError; closes the file."""
+        try:
+            record = records.encode(one.key, one.end, INDEX, payload)
+            data = record + trailer(one.end)
+            one.handle.truncate(one.end + len(data))
+            one.handle.write_at(one.end, data)
+            one.handle.sync()
+        finally:
+            one.handle.close()
