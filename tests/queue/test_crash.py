@@ -1,94 +1,214 @@
-"""the machine stops at every single I/O boundary; what was promised is there"""
+"""the machine stops at every single I/O boundary; what was promised is there, and nothing else
+
+Each life runs once to count its boundaries and then once for each of them and
+for each way in which a disk may keep what was not synced.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import random
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from support.fake_files import Crash, FakeFiles
-from support.queues import put, queue_on
+from support.life import EAGER, Accept, Hold, Life, Release, Sleep, Step, Work, between, queued
+from support.queues import queue_on
 from tripost.queue.errors import SpoolError
-from tripost.queue.message import Deferred, Delivered, Failed
 
-KEEPS: dict[str, Callable[[bytes, bytes], bytes]] = {
-    "synced only": lambda durable, now: durable,
-    "all written": lambda durable, now: now,
-    "half written": lambda durable, now: durable + now[len(durable) :][: (len(now) - len(durable)) // 2],
+SECTOR = 512
+REACH = 12  # boundaries after a failure at which the machine stops
+BIG = 700  # more than what is kept inline
+A, B = "mx:a", "mx:b"
+
+LIVES: dict[str, list[Step]] = {
+    "accept and deliver": [Accept((A,)), Accept((A,), BIG), Work(A, ("ok",)), Work(A, ("ok",))],
+    "accept in one segment, settle in the next, drop the first": [
+        *[Accept((A,), 40) for _ in range(8)],
+        *[Work(A, ("ok",)) for _ in range(8)],
+        Sleep(1),
+        Accept((A,)),
+    ],
+    "several at once": [Accept((A,), 40, waiters=9), Work(A, ("ok",), 5), Accept((A,), BIG, waiters=3)],
+    "a failure and its report are one": [Accept((A, A, B), BIG), Work(A, ("no", "ok")), Work("local", ("later",))],
+    "recipients come apart": [
+        Accept((A, A, A, B)),
+        Work(A, ("ok", "later", "no")),
+        Sleep(400),
+        Work(A, ("later",)),
+        Work(B, ("down",)),
+        Sleep(30),
+        Work(B, ("ok",)),
+    ],
+    "attempts are counted on": [
+        Accept((A,)),
+        Work(A, ("later",)),
+        Sleep(400),
+        Work(A, ("later",)),
+        Sleep(1000),
+        Work(A, ("later",)),
+        Release(A),
+    ],
+    "hold and release": [
+        Accept((A,)),
+        Accept((B,), BIG),
+        Hold(0, True),
+        Hold(1, True),
+        Work(A, ("ok",)),
+        Hold(0, False),
+        Work(A, ("ok",)),
+    ],
+    "compaction at every step of a delivery": [
+        *[Accept((A, B), n * 20) for n in range(4)],
+        *[Accept((B,), 400, waiters=4) for _ in range(2)],
+        Work(A, ("later",), 2),
+        Sleep(11),
+        Work(A, ("ok",)),
+        Work(B, ("no",), 3),
+        Sleep(11),
+        Hold(0, True),
+        Sleep(11),
+        Work(B, ("ok",), 9),
+        Sleep(11),
+    ],
+    "held, deferred and apart, then compacted twice": [
+        Accept((A, A), 30, null=True),
+        Accept((B, A), BIG),
+        Accept((A,), 30, priority=3),
+        Work(A, ("later", "ok"), 1),
+        Hold(1, True),
+        *[Accept((B,), 500, waiters=3) for _ in range(3)],
+        Sleep(11),
+        Work(B, ("ok",), 20),
+        Sleep(25),
+        Hold(1, False),
+        Work(A, ("ok",), 5),
+        Sleep(11),
+    ],
 }
 
 
-class Promises:
-    """What the outside world was told: ids accepted, (id, recipient) ended."""
+def torn(seed: int) -> Callable[[bytes, bytes], bytes]:
+    """Any of the sectors that were written and not synced have come through, in any order."""
+    chance = random.Random(seed)
 
-    def __init__(self) -> None:
-        self.accepted: set[str] = set()
-        self.ended: set[str] = set()
-        self.maybe: set[str] = set()
+    def keep(durable: bytes, now: bytes) -> bytes:
+        size = chance.choice([len(durable), len(now), max(len(durable), len(now) // 2)])
+        parts: list[bytes] = []
+        for at in range(0, max(len(durable), len(now)), SECTOR):
+            old, new = durable[at : at + SECTOR], now[at : at + SECTOR]
+            parts.append((chance.choice([old, new])).ljust(SECTOR, b"\0"))
+        return b"".join(parts)[:size]
 
-
-async def _life(files: FakeFiles, told: Promises) -> None:
-    async with queue_on(files) as queue:
-        for n, content in enumerate([b"small\r\n", b"L" * 500, b"tiny\r\n", b"M" * 900]):
-            await put(queue, f"m{n}", "mx:a", content=content)
-            told.accepted.add(f"m{n}")
-        outcomes = [
-            Delivered("relayed"),
-            Failed(550, "5.1.1", "no"),
-            Deferred(451, "4.3.0", "wait"),
-            Delivered("relayed"),
-        ]
-        for lease, outcome in zip(await queue.claim("mx:a", 9), outcomes, strict=True):
-            if not isinstance(outcome, Deferred):
-                told.maybe.add(lease.envelope.id)
-            await queue.settle(lease, {0: outcome})
-            if not isinstance(outcome, Deferred):
-                told.ended.add(lease.envelope.id)
+    return keep
 
 
-async def _survivors(files: FakeFiles) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    async with queue_on(files) as queue:
-        rows = queue._ledger.rows
-        for row in list(rows.live()):
-            lease = await queue.lease_of(row)
-            reader = await queue.open_body(lease)
-            found[lease.envelope.id] = await reader.read(9999)
-            reader.close()
-    return found
+def ways(seed: int) -> Iterator[tuple[Callable[[bytes, bytes], bytes], bool]]:
+    for entries in (False, True):
+        yield (lambda durable, now: durable), entries
+        yield (lambda durable, now: now), entries
+        yield (lambda durable, now: durable + now[len(durable) :][: (len(now) - len(durable)) // 2]), entries
+        yield torn(seed), entries
+        yield torn(seed + 1), entries
 
 
-def _boundaries() -> int:
+def run(files: FakeFiles, steps: list[Step]) -> Life:
+    """The life until its end or the crash."""
+    life = Life()
+    try:
+        trio.run(life.live, files, steps, clock=MockClock(autojump_threshold=0))
+    except BaseException as wrong:
+        if not is_crash(wrong):
+            raise
+    return life
+
+
+def is_crash(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_crash(one) for one in error.exceptions)
+    return isinstance(error, (Crash, SpoolError, trio.Cancelled))
+
+
+async def _survives(files: FakeFiles, life: Life) -> bool:
+    async with queue_on(files, EAGER) as queue:
+        found = await queued(queue)
+    return between(found, life)
+
+
+def survives(files: FakeFiles, life: Life) -> bool:
+    return trio.run(_survives, files, life, clock=MockClock(autojump_threshold=0))
+
+
+def boundaries(steps: list[Step]) -> int:
     files = FakeFiles()
-    trio.run(_life, files, Promises())
+    run(files, steps)
     return files.boundaries
 
 
-@pytest.mark.parametrize("keep", KEEPS)
-def test_stop_at_every_boundary(keep: str) -> None:
-    total = _boundaries()
-    assert total > 30
-    for stop in range(total):
-        files, told = FakeFiles(), Promises()
-        files.stop_at = stop
-        with pytest.raises(BaseException) as info:  # noqa: PT011 - Crash, inside of as many groups as nurseries
-            trio.run(_life, files, told)
-        assert _is_crash(info.value), info.value
-        files.crash(KEEPS[keep])
-        found = trio.run(_survivors, files)
-        missing = told.accepted - told.maybe - set(found)
-        assert not missing, (stop, missing)
-        assert not told.ended & set(found), (stop, found.keys())
-        if "m1" in told.ended:
-            assert "Rm1-0" in found, stop  # its failure is reported
-        for id, content in found.items():
-            if id.startswith("m"):
-                assert content in (b"small\r\n", b"L" * 500, b"tiny\r\n", b"M" * 900)
-        assert trio.run(_survivors, files) == found  # a second start finds the same
+def holds(files: FakeFiles, steps: list[Step], keep: Callable[[bytes, bytes], bytes], entries: bool) -> str:
+    """Live, stop, open twice: "" or what went wrong."""
+    life = run(files, steps)
+    files.crash(keep, entries=entries)
+    files.lies = frozenset()
+    try:
+        good = survives(files, life) and survives(files, life)
+    except Exception as error:
+        return f"in step {life.steps}: {error!r}"
+    return "" if good else f"in step {life.steps}"
 
 
-def _is_crash(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_crash(one) for one in error.exceptions)
-    return isinstance(error, (Crash, SpoolError, trio.Cancelled))
+def crashes(name: str, lies: frozenset[str] = frozenset()) -> tuple[int, list[str]]:
+    """Every boundary of a life, each way: (points tried, what went wrong)."""
+    steps, tried, wrong = LIVES[name], 0, list[str]()
+    for stop in range(boundaries(steps) + 1):
+        for way, (keep, entries) in enumerate(ways(stop)):
+            files = FakeFiles()
+            files.stop_at, files.lies = stop, lies
+            told = holds(files, steps, keep, entries)
+            tried += 1
+            if told:
+                wrong.append(f"stopped at {stop}, way {way}, {told}")
+    return tried, wrong
+
+
+@pytest.mark.parametrize("name", LIVES)
+def test_stop_at_every_boundary(name: str) -> None:
+    tried, wrong = crashes(name)
+    print(f"{tried} crash points in '{name}'")
+    assert wrong == []
+    assert tried > 100
+
+
+@pytest.mark.parametrize("lie", ["sync", "sync_folder"])
+def test_a_disk_that_lies_is_found_out(lie: str) -> None:
+    _, wrong = crashes("accept and deliver", frozenset({lie}))
+    assert wrong
+
+
+def errors_then_crashes(name: str, number: int) -> tuple[int, list[str]]:
+    """The disk fails once at every boundary, and the machine stops at each of those that follow."""
+    steps, tried, wrong = LIVES[name], 0, list[str]()
+    for fails in range(boundaries(steps)):
+        files = FakeFiles()
+        files.fail_at[fails] = number
+        run(files, steps)
+        for stop in [*range(fails + 1, min(files.boundaries, fails + REACH)), -1]:
+            keep, entries = list(ways(fails + stop))[stop % 8]
+            again = FakeFiles()
+            again.fail_at[fails], again.stop_at = number, stop
+            told = holds(again, steps, keep, entries)
+            tried += 1
+            if told:
+                wrong.append(f"failed at {fails}, stopped at {stop}, {told}")
+    return tried, wrong
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("name", LIVES)
+def test_fail_and_stop_at_every_boundary(name: str, number: int) -> None:
+    tried, wrong = errors_then_crashes(name, number)
+    print(f"{tried} points of failure and crash in '{name}'")
+    assert wrong == []

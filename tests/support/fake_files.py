@@ -61,7 +61,8 @@ class FakeHandle:
 
     def sync(self) -> None:
         self._disk.boundary("sync")
-        self._inode.durable = bytes(self._inode.now)
+        if "sync" not in self._disk.lies:
+            self._inode.durable = bytes(self._inode.now)
         self._disk.syncs += 1
         self._disk.boundary("synced")
 
@@ -73,7 +74,9 @@ class FakeHandle:
 
 
 class FakeFiles:
-    """`stop_at`: raise Crash at that I/O boundary; `fail`: {boundary name: errno} to fail with, once each."""
+    """`stop_at`: raise Crash at that I/O boundary; `fail`: {boundary name: errno} to fail with, once each;
+    `fail_for_good`: likewise, each time; `fail_at`: {boundary number: errno}; `lies`: syncs that do nothing;
+    `names_of`: every boundary so far."""
 
     def __init__(self) -> None:
         self._folders: dict[str, dict[str, _Inode]] = {}
@@ -83,6 +86,9 @@ class FakeFiles:
         self.stop_at = -1
         self.fail: dict[str, int] = {}
         self.fail_for_good: dict[str, int] = {}
+        self.fail_at: dict[int, int] = {}
+        self.names_of: list[str] = []
+        self.lies: frozenset[str] = frozenset()
         self.syncs = 0
         self.room = 1 << 40
         self.inodes = 1 << 20
@@ -93,22 +99,31 @@ class FakeFiles:
             self.crashed = True
             raise Crash
         self.boundaries += 1
+        self.names_of.append(name)
+        if self.boundaries - 1 in self.fail_at:
+            raise OSError(self.fail_at[self.boundaries - 1], "at this boundary")
         if name in self.fail_for_good:
             raise OSError(self.fail_for_good[name], os.strerror(self.fail_for_good[name]))
         if name in self.fail:
             number = self.fail.pop(name)
             raise OSError(number, os.strerror(number))
 
-    def crash(self, keep: Callable[[bytes, bytes], bytes] = lambda durable, now: durable) -> None:
-        """Power off and on. `keep(durable, written)` is what a file holds afterwards."""
+    def crash(
+        self, keep: Callable[[bytes, bytes], bytes] = lambda durable, now: durable, *, entries: bool = False
+    ) -> None:
+        """Power off and on. `keep(durable, written)` is what a file holds afterwards; `entries`: changes of folders
+        that were not synced have come through."""
+        if entries:
+            self._durable = {name: dict(found) for name, found in self._folders.items()}
         inodes = {id(one): one for folder in self._durable.values() for one in folder.values()}
         for inode in inodes.values():
             inode.durable = keep(inode.durable, bytes(inode.now))
             inode.now = bytearray(inode.durable)
-        self._folders = {name: dict(entries) for name, entries in self._durable.items()}
+        self._folders = {name: dict(found) for name, found in self._durable.items()}
         self._locked.clear()
         self.crashed, self.stop_at, self.boundaries = False, -1, 0
         self.fail.clear()
+        self.fail_at.clear()
 
     def content(self, path: str) -> bytearray:
         folder, name = os.path.split(path)
@@ -143,11 +158,14 @@ class FakeFiles:
     def unlink(self, path: str) -> None:
         self.boundary("unlink")
         folder, name = os.path.split(path)
+        if name not in self._folders[folder]:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
         del self._folders[folder][name]
 
     def sync_folder(self, path: str) -> None:
         self.boundary("sync_folder")
-        self._durable[path] = dict(self._folders[path])
+        if "sync_folder" not in self.lies:
+            self._durable[path] = dict(self._folders[path])
 
     def free(self, path: str) -> tuple[int, int]:
         return self.room, self.inodes

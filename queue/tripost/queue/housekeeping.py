@@ -5,7 +5,8 @@ that owe nothing, and moves what is left of sparse ones into newer segments.
 
 Bounds   expiry looks at SWEEP rows of a next hop at a time; compaction reads
          and writes at most RATE octets a second, and starts only when the log
-         holds twice what is queued and SLACK segments more.
+         holds `compact_ratio` times what is queued and `compact_slack` segments
+         more.
 Why      an old message that is deferred for days would otherwise keep every
          younger segment on the disk: they are removed in order.
 """
@@ -27,16 +28,19 @@ from tripost.queue.rows import GONE, HELD, LEASED, MOVING, segment_of
 from tripost.queue.schedule import BackOff
 from tripost.queue.settling import Decision, expired
 from tripost.queue.store import Store
+from tripost.queue.values import QueueSettings
 
 EXPIRY_SWEEP = 60.0  # seconds between looks for what expired behind a blocked hop
 SWEEP = 500  # rows looked at without a pause
 COMPACT_EVERY = 10.0  # seconds between looks at the log's fullness
-SLACK = 4  # segments
 RATE = 16 << 20  # octets a second
 
 
 class Housekeeping:
-    def __init__(self, queue: Queue, *, ledger: Ledger, log: Log, store: Store, clock: Clock) -> None:
+    def __init__(
+        self, queue: Queue, settings: QueueSettings, *, ledger: Ledger, log: Log, store: Store, clock: Clock
+    ) -> None:
+        self._settings = settings
         self._queue = queue
         self._ledger = ledger
         self._log = log
@@ -98,8 +102,10 @@ class Housekeeping:
         """Make segments owe nothing."""
         while True:
             await trio.sleep(COMPACT_EVERY)
-            while self._sparse():
-                oldest = next(iter(self._ledger.live))
+            for _ in range(len(self._ledger.live)):
+                oldest = next(iter(self._ledger.live), self._log.number)
+                if oldest >= self._log.number or not self._sparse():
+                    break
                 await self._compact(oldest)
                 self._queue.emptied.set()
                 if self._ledger.live.get(oldest):
@@ -108,9 +114,8 @@ class Housekeeping:
 
     def _sparse(self) -> bool:
         live = self._ledger.live
-        if len(live) <= SLACK + 2 or next(iter(live)) >= self._log.number:
-            return False
-        return len(live) > 2 * sum(self._fullness(segment) for segment in live) + SLACK
+        queued = sum(self._fullness(segment) for segment in live)
+        return len(live) > self._settings.compact_ratio * queued + self._settings.compact_slack
 
     def _fullness(self, segment: int) -> float:
         """How much of the segment is still queued, 0 to 1."""

@@ -66,8 +66,14 @@ class Ledger:
         found = self.indexes.get(segment)
         if found is None:
             found = self.indexes[segment] = SegmentIndex()
-            self.live.setdefault(segment, 0)  # one of settlements only has to go some day, too
         return found
+
+    def begin(self, segment: int, retired: set[int]) -> None:
+        """A segment is being written. It is counted even if nothing will ever be good in it: what is void in it is
+        said by the next one, which therefore must not be removed before it."""
+        self.live[segment] = 0
+        for number in [one for one in self.indexes if one not in retired]:
+            del self.indexes[number]  # abandoned: it will be read record by record
 
     def enter(self, place: int, message: Acceptance, now: float) -> None:
         """The message became durable at `place`."""

@@ -65,7 +65,8 @@ class _Waiter:
 class Log:
     """The committer; `run` must be running for `append` to return.
 
-    `index(segment)` gives the payload of a full segment's INDEX record, once; `trouble(where, reason)` reports.
+    `begun(segment, retired)` is told of a new segment, and which ones are to be sealed yet; `index(segment)` gives
+    the payload of a full segment's INDEX record, once; `trouble(where, reason)` reports.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Log:
         run_sync: RunSync,
         writer: Writer,
         min_free: tuple[int, int],
+        begun: Callable[[int, set[int]], None],
         index: Callable[[int], bytes],
         trouble: Callable[[str, str], None],
     ) -> None:
@@ -84,6 +86,7 @@ class Log:
         self._run_sync = run_sync
         self._writer = writer
         self._min_free = min_free
+        self._begun = begun
         self._index = index
         self._trouble = trouble
         self._waiting: list[_Waiter] = []
@@ -175,6 +178,9 @@ class Log:
         return batch
 
     def _finish(self, batch: list[_Waiter]) -> None:
+        for number in self._writer.begun:
+            self._begun(number, {one.number for one in self._writer.retired})
+        self._writer.begun.clear()
         for waiter in batch:
             if waiter.place and waiter.apply is not None:
                 waiter.apply(waiter.place)

@@ -51,7 +51,7 @@ async def open_queue(
         queue = Queue(
             settings, clock=clock, bus=bus, reporter=reporter, random=random, log=log, store=store, ledger=ledger
         )
-        house = Housekeeping(queue, ledger=ledger, log=log, store=store, clock=clock)
+        house = Housekeeping(queue, settings, ledger=ledger, log=log, store=store, clock=clock)
         try:
             await store.clean_up(recovered)
             async with trio.open_nursery() as nursery:
@@ -90,8 +90,17 @@ def _log(
     writer = Writer(disk, log_folder, segment_size=settings.segment_size, next_number=number)
     writer.retired = recovered.whole
     min_free = settings.min_free, settings.min_free_inodes
-    index = recovered.ledger.seal
-    return Log(disk, log_folder, run_sync=hop, writer=writer, min_free=min_free, index=index, trouble=trouble)
+    ledger = recovered.ledger
+    return Log(
+        disk,
+        log_folder,
+        run_sync=hop,
+        writer=writer,
+        min_free=min_free,
+        begun=ledger.begin,
+        index=ledger.seal,
+        trouble=trouble,
+    )
 
 
 def _lock(disk: Files, folder: str) -> Handle:

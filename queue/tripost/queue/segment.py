@@ -40,8 +40,9 @@ def segment_name(number: int) -> str:
 
 
 class Writer:
-    """`number`: of the active segment, or the last one; `lost`: the last one was abandoned and there is no other yet;
-    `retired`: to be sealed; `commits`: syncs that made records durable; `octets`: written since the start."""
+    """`number`: of the active segment, or the last one; `lost`: the last one was abandoned and there is no other
+    yet; `begun`: news for the log; `retired`: to be sealed; `commits`: syncs that made records durable; `octets`:
+    written since the start."""
 
     def __init__(self, files: Files, folder: str, *, segment_size: int, next_number: int) -> None:
         self._files = files
@@ -56,6 +57,7 @@ class Writer:
         self._suspect = False  # a sync of the active segment has failed
         self.lost = False
         self.retired: list[Retired] = []
+        self.begun: list[int] = []
         self.commits = 0
         self.octets = 0
 
@@ -80,6 +82,7 @@ class Writer:
             raise
         self.retire()
         self.number, self._handle, self._key, self._end = number, handle, key, end
+        self.begun.append(number)
         self._voids = []
         self._suspect = self.lost = False
 

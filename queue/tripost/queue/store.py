@@ -147,11 +147,7 @@ class Store:
 
     async def _unlink(self, path: str, sync: bool = False) -> bool:
         try:
-            await self._run_sync(partial(self._files.unlink, path))
-            if sync:
-                await self._run_sync(partial(self._files.sync_folder, os.path.dirname(path)))
-        except FileNotFoundError:
-            return True
+            await self._run_sync(partial(_remove, self._files, path, sync))
         except OSError as wrong:  # it stays until the next start cleans up
             self._trouble("spool", f"{os.path.basename(path)}: {wrong.strerror}")
             return False
@@ -160,6 +156,15 @@ class Store:
     def close(self) -> None:
         for segment in list(self._readers):
             self._forget(segment)
+
+
+def _remove(files: Files, path: str, sync: bool) -> None:
+    try:
+        files.unlink(path)
+    except FileNotFoundError:
+        pass  # but it may not be durable yet that it is gone
+    if sync:
+        files.sync_folder(os.path.dirname(path))
 
 
 def _read_record(handle: Handle, offset: int) -> bytes:

@@ -26,6 +26,8 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True):
     min_free: int = 1 << 30
     min_free_inodes: int = 1000
     most_messages: int = 20_000_000
+    compact_ratio: float = 2.0  # the log may hold this many times what is queued…
+    compact_slack: int = 4  # …and so many segments more
 
 
 class Lease(msgspec.Struct, frozen=True, eq=False):
