@@ -12,6 +12,12 @@ from __future__ import annotations
 
 import msgspec
 
+# Recipient.notify (RFC 3461 §4.1); 0 where the client did not say
+NOTIFY_SUCCESS = 1
+NOTIFY_FAILURE = 2
+NOTIFY_DELAY = 4
+NOTIFY_NEVER = 8
+
 
 class Recipient(msgspec.Struct, frozen=True, array_like=True):
     """One RCPT. `id` is stable for the life of the message (0-based)."""
@@ -19,6 +25,8 @@ class Recipient(msgspec.Struct, frozen=True, array_like=True):
     id: int
     address: str
     next_hop: str  # what the schedule is keyed by; see tripost.delivery.routing
+    notify: int = 0
+    orcpt: str = ""  # ORCPT as it came, "type;xtext" (RFC 3461 §4.2)
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -40,6 +48,13 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     account: str = ""
     priority: int = 0  # MT-PRIORITY, -9 to 9 (RFC 6710)
     release: float = 0.0  # not to be tried before (FUTURERELEASE, RFC 4865), wall-clock seconds
+    binary: bool = False  # BODY=BINARYMIME (RFC 3030)
+    smtputf8: bool = False  # RFC 6531
+    ret: str = ""  # "FULL" | "HDRS" | "" (RFC 3461 §4.3)
+    envid: str = ""  # ENVID as it came, xtext (RFC 3461 §4.4)
+    require_tls: bool = False  # RFC 8689
+    deliver_by: float = 0.0  # DELIVERBY's deadline (RFC 2852), wall-clock seconds, 0 for none
+    by_mode: str = ""  # "R" | "N", with "T" behind it where a trace was asked for
 
 
 class Delivered(msgspec.Struct, frozen=True, array_like=True, tag="ok"):
