@@ -9,6 +9,7 @@ accepted is removed by `discard`, or after a crash by the next start.
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable
 
 from tripost.queue.files import Files, Handle
@@ -16,7 +17,7 @@ from tripost.queue.log import RunSync, translate
 
 
 class Body:
-    """Being written. `size` counts octets so far."""
+    """Being written. `size` counts octets so far; `check` is the CRC-32 of those in the file."""
 
     def __init__(self, files: Files, folder: str, name: str, inline: int, run_sync: RunSync) -> None:
         self._files = files
@@ -27,6 +28,7 @@ class Body:
         self._chunks: list[bytes] = []
         self._handle: Handle | None = None
         self.size = 0
+        self.check = 0
 
     async def write(self, data: bytes) -> None:
         """Take some content; raises SpoolError/SpoolFull."""
@@ -65,6 +67,7 @@ class Body:
             self._handle = self._files.create(os.path.join(self._folder, self._name))
         data = b"".join(self._chunks)
         self._handle.write_at(self.size - len(data), data)
+        self.check = zlib.crc32(data, self.check)
         self._chunks.clear()
 
     def _sync(self) -> None:

@@ -16,6 +16,8 @@ SETTLE = 3  # payload: Settlement
 MOVE = 4  # payload: Move
 INDEX = 5  # payload: see tripost.queue.index
 HOLD = 6  # payload: Hold
+NOTE = 7  # payload: name → value, b"" for what is no more; see tripost.queue.notes
+SNAPSHOT = 8  # payload: name → value, all there are
 
 
 class Acceptance(msgspec.Struct, frozen=True, array_like=True):
@@ -24,6 +26,7 @@ class Acceptance(msgspec.Struct, frozen=True, array_like=True):
     envelope: Envelope
     body: bytes
     file: str = ""
+    check: int = 0  # CRC-32 of the file's octets
 
 
 class Later(msgspec.Struct, frozen=True, array_like=True):

@@ -109,6 +109,18 @@ class BackedOff(Event, frozen=True, kw_only=True, tag="backoff"):
     reply: str
 
 
+class Suspended(Event, frozen=True, kw_only=True):
+    """Nothing is tried for a next hop until `until` (0: until it is resumed)."""
+
+    next_hop: str
+    until: float
+    reason: str
+
+
+class Resumed(Event, frozen=True, kw_only=True):
+    next_hop: str
+
+
 class Bounced(Event, frozen=True, kw_only=True, tag="failed"):
     """Given up. `report` is the id of the DSN, "" where none is due."""
 

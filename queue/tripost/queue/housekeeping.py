@@ -1,9 +1,9 @@
 """what the queue does in the background
 
-Expires what waits behind next hops that cannot be spoken to, removes segments
+Expires what waits where its turn does not come, writes notes, removes segments
 that owe nothing, and moves what is left of sparse ones into newer segments.
 
-Bounds   expiry looks at SWEEP rows of a next hop at a time; compaction reads
+Bounds   expiry looks at SCAN rows, or at SWEEP rows of a next hop, at a time; compaction reads
          and writes at most RATE octets a second, and starts only when the log
          holds `compact_ratio` times what is queued and `compact_slack` segments
          more.
@@ -13,24 +13,26 @@ Why      an old message that is deferred for days would otherwise keep every
 
 from __future__ import annotations
 
-import math
-
 import trio
 import trio.lowlevel
+from msgspec.structs import replace
 
 from tripost.queue.clock import Clock
 from tripost.queue.entries import MOVE, Later, Move, decode_move, decode_settle, encode
 from tripost.queue.errors import SpoolError
 from tripost.queue.ledger import Ledger
 from tripost.queue.log import Log
-from tripost.queue.manager import Queue, scan
+from tripost.queue.manager import SCAN, Queue, scan
+from tripost.queue.message import Deferred, Failed, Recipient
 from tripost.queue.rows import GONE, HELD, LEASED, MOVING, segment_of
-from tripost.queue.schedule import BackOff
 from tripost.queue.settling import Decision, expired
 from tripost.queue.store import Store
 from tripost.queue.values import QueueSettings
 
-EXPIRY_SWEEP = 60.0  # seconds between looks for what expired behind a blocked hop
+EXPIRY_SWEEP = 60.0  # seconds between looks for what is over
+LATE = 300.0  # seconds in which a due message that is over may still get its last attempt
+SUSPENDED_GRACE = 3600.0  # seconds after a start
+NOTE_EVERY = 1.0
 SWEEP = 500  # rows looked at without a pause
 COMPACT_EVERY = 10.0  # seconds between looks at the log's fullness
 RATE = 16 << 20  # octets a second
@@ -47,47 +49,89 @@ class Housekeeping:
         self._store = store
         self._clock = clock
         self._schedule = ledger.schedule
-        self.tasks = self._expire_forever, self._drop_forever, self._compact_forever
+        self._began = clock.now()
+        self.tasks = self._expire_forever, self._note_forever, self._drop_forever, self._compact_forever
 
     # --- what is over ---
 
     async def _expire_forever(self) -> None:
-        """What waits behind a hop that cannot be spoken to still ends when its time is up.
-
-        The hop was tried since this start (it has failures), which stands for an attempt of each of its messages.
-        """
+        """What waits for its turn ends when its time is up, wherever the turn does not come."""
         while True:
             await trio.sleep(EXPIRY_SWEEP)
-            for hop in self._schedule.blocked():
-                back_off = self._schedule.back_off(hop)
-                if back_off is not None and back_off.next_expiry <= self._clock.now():
-                    await self._expire(hop, back_off)
+            for name in await self._having_expired():
+                await self._expire(name)
 
-    async def _expire(self, hop: int, back_off: BackOff) -> None:
-        """One turn of the hop's whole FIFO, in pieces."""
-        left, soonest, now = self._schedule.waiting(hop), math.inf, self._clock.now()
-        while left > 0 and self._schedule.back_off(hop) is back_off and back_off.last is not None:
-            over, next_expiry = self._schedule.take_expired(hop, now, min(left, SWEEP))
-            left -= SWEEP
-            soonest = min(soonest, next_expiry)
-            while over:
-                self._ledger.lease(over[0])
-                try:
-                    lease = await self._queue.lease_of(over[0])
-                except SpoolError as wrong:
-                    self._queue.trouble("expiry", str(wrong))
-                    self._ledger.postpone(over.pop(0), now + EXPIRY_SWEEP, now)
-                    continue
-                except BaseException:
-                    for row in over:
-                        self._ledger.put_back(row)
-                    raise
-                over.pop(0)
-                failed = [(one, expired(back_off.last)) for one in lease.recipients]
-                await self._queue.commit(lease, Decision([], failed, []))
+    async def _having_expired(self) -> list[str]:
+        """Next hops with something that is due and over; a scan that yields."""
+        rows, now, hops = self._ledger.rows, self._clock.now(), set[int]()
+        for start in range(0, len(rows), SCAN):
+            part = rows.expires[start : start + SCAN]
+            if min(part) <= now:
+                hops |= {
+                    rows.hop[row]
+                    for row, expires in enumerate(part, start)
+                    if expires <= now and rows.due[row] <= now and not rows.flags[row] & (GONE | LEASED | HELD)
+                }
             await trio.lowlevel.checkpoint()
-        if left <= 0:
-            back_off.next_expiry = soonest
+        return [self._schedule.name(hop) for hop in hops]
+
+    def _over(self, hop: int, name: str) -> tuple[float, Deferred] | None:
+        """Until when what waits there had to be done, and why it was not; None: it is to be tried first.
+
+        A message does not end before it was tried since this start, for which a try of its next hop stands. What is
+        suspended cannot be tried: it ends too, but not in the first hour after a start."""
+        now, blocks = self._clock.now(), self._schedule.blocks
+        back_off, suspension = blocks.back_off(hop), blocks.suspended.get(name)
+        if suspension is not None:
+            text = f"delivery to {name} is suspended" + (f": {suspension.reason}" if suspension.reason else "")
+            return (now, Deferred(451, "4.3.2", text)) if now >= self._began + SUSPENDED_GRACE else None
+        if back_off is not None:
+            return (now, back_off.last) if back_off.last is not None else None
+        why = Deferred(451, "4.4.5", f"more mail waits for {name} than may be sent there")
+        return (now - LATE, why) if self._schedule.tried(hop) else None
+
+    async def _expire(self, name: str) -> None:
+        """One turn of the hop's whole FIFO, in pieces."""
+        hop = self._schedule.find(name)
+        left = self._schedule.waiting(hop) if hop is not None else 0
+        while left > 0 and (hop := self._schedule.find(name)) is not None:
+            over = self._over(hop, name)
+            if over is None:
+                return
+            rows = self._schedule.take_expired(hop, over[0], min(left, SWEEP))
+            left -= SWEEP
+            await self._fail(rows, over[1])
+            await trio.lowlevel.checkpoint()
+
+    async def _fail(self, rows: list[int], why: Deferred) -> None:
+        for row in rows:
+            self._ledger.lease(row)
+        while rows:
+            try:
+                replies = await self._replies(self._ledger.rows.told[rows[0]])
+                lease = await self._queue.lease_of(rows[0])
+            except SpoolError as wrong:
+                self._queue.trouble("expiry", str(wrong))
+                self._ledger.postpone(rows.pop(0), self._clock.now() + EXPIRY_SWEEP, self._clock.now())
+                continue
+            except BaseException:
+                for row in rows:
+                    self._ledger.put_back(row)
+                raise
+            rows.pop(0)
+            failed: list[tuple[Recipient, Failed]] = []
+            for one in lease.recipients:
+                reply = replies.get(one.id, "")
+                failed.append((one, expired(replace(why, text=f"{why.text}; before: {reply}") if reply else why)))
+            await self._queue.commit(lease, Decision([], failed, []))
+
+    # --- notes ---
+
+    async def _note_forever(self) -> None:
+        """Back-offs are worth a record, but not one each."""
+        while True:
+            await trio.sleep(NOTE_EVERY)
+            await self._queue.write_notes()
 
     # --- segments ---
 

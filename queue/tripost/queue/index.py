@@ -19,9 +19,9 @@ from array import array
 
 import msgspec
 
-from tripost.queue.rows import IN_SETTLEMENT
+from tripost.queue.rows import IN_SETTLEMENT, NIL
 
-TRAILER_MAGIC = b"TPINDEX2"
+TRAILER_MAGIC = b"TPINDEX3"
 TRAILER = struct.Struct("<8sQ")
 ALIGN_BITS = 3  # offsets are kept in units of 8 octets
 
@@ -35,6 +35,7 @@ class _Form(msgspec.Struct, array_like=True):
     hop: bytes
     due: bytes
     expires: bytes
+    size: bytes
     recipients: bytes
     lane: bytes
     priority: bytes
@@ -58,6 +59,7 @@ _NUMBERS: dict[str, str] = {
     "hop": "I",
     "due": "d",
     "expires": "I",
+    "size": "I",
     "recipients": "H",
     "lane": "B",
     "priority": "b",
@@ -72,7 +74,8 @@ _NUMBERS: dict[str, str] = {
 
 
 class SegmentIndex:
-    """Rows: `at`, `kind` (IN_SETTLEMENT), `hop` (place in `hops`), `due`, `expires`, `recipients`, `lane`, `priority`.
+    """Rows: `at`, `kind` (IN_SETTLEMENT), `hop` (place in `hops`), `due`, `expires`, `size`, `recipients`, `lane`,
+    `priority`.
 
     `done`: places of messages that ended whole; `moved`: old places of messages that a MOVE record brought here;
     `later…`: messages put off whole; `single`: offsets of records to be read one by one; `files`: offset → body file;
@@ -86,6 +89,7 @@ class SegmentIndex:
         self.hop = array("I")
         self.due = array("d")
         self.expires = array("I")
+        self.size = array("I")
         self.recipients = array("H")
         self.lane = array("B")
         self.priority = array("b")
@@ -110,6 +114,7 @@ class SegmentIndex:
         recipients: int,
         lane: int,
         priority: int,
+        size: int,
         *,
         in_settlement: bool = False,
     ) -> None:
@@ -122,6 +127,7 @@ class SegmentIndex:
         self.hop.append(number)
         self.due.append(due)
         self.expires.append(int(expires))
+        self.size.append(min(size, NIL))
         self.recipients.append(recipients)
         self.lane.append(lane)
         self.priority.append(priority)
@@ -152,7 +158,8 @@ class SegmentIndex:
             if sys.byteorder == "big":
                 column.byteswap()
             setattr(made, name, column)
-        rows = {len(getattr(made, name)) for name in ("at", "kind", "hop", "due", "expires", "recipients", "lane")}
+        columns = ("at", "kind", "hop", "due", "expires", "size", "recipients", "lane")
+        rows = {len(getattr(made, name)) for name in columns}
         later = {len(made.later), len(made.later_at), len(made.later_due), len(made.later_attempts)}
         if len(rows | {len(made.priority)}) != 1 or len(later) != 1 or max(made.hop, default=-1) >= len(made.hops):
             raise ValueError("columns of unequal length")

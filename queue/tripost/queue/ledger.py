@@ -19,6 +19,7 @@ from tripost.queue.entries import Acceptance, Later
 from tripost.queue.index import SegmentIndex
 from tripost.queue.lanes import SUBMITTERS
 from tripost.queue.message import Envelope, Recipient
+from tripost.queue.notes import Notes
 from tripost.queue.rows import HELD, IN_SETTLEMENT, LEASED, NIL, Rows, offset_of, segment_of
 from tripost.queue.schedule import Schedule
 
@@ -54,13 +55,15 @@ class Ledger:
     """`live`: segment → rows that stand in it; `indexes`: of the segments that are not sealed yet."""
 
     def __init__(self) -> None:
+        self.notes = Notes()
         self.rows = Rows()
-        self.schedule = Schedule(self.rows)
+        self.schedule = Schedule(self.rows, self.notes)
         self.live: dict[int, int] = {}
         self.records: dict[int, int] = {}  # segment → rows that ever stood in it
         self.indexes: dict[int, SegmentIndex] = {}
         self.messages = 0
         self.queued = 0  # recipients
+        self.octets = 0  # of the queued messages' contents
 
     def index(self, segment: int) -> SegmentIndex:
         found = self.indexes.get(segment)
@@ -68,12 +71,21 @@ class Ledger:
             found = self.indexes[segment] = SegmentIndex()
         return found
 
-    def begin(self, segment: int, retired: set[int]) -> None:
-        """A segment is being written. It is counted even if nothing will ever be good in it: what is void in it is
-        said by the next one, which therefore must not be removed before it."""
+    def begin(self, segment: int, snapshot: int, retired: set[int]) -> None:
+        """A segment is being written; its notes stand at offset `snapshot`, 0 for none.
+
+        It is counted even if nothing will ever be good in it: what is void in it is said by the next one, which
+        therefore must not be removed before it."""
         self.live[segment] = 0
         for number in [one for one in self.indexes if one not in retired]:
             del self.indexes[number]  # abandoned: it will be read record by record
+        if snapshot:
+            self.index(segment).add_single(snapshot)
+
+    def note(self, payload: bytes, at: int) -> None:
+        """Some notes became durable."""
+        self.index(segment_of(at)).add_single(offset_of(at))
+        self.notes.apply(payload)
 
     def enter(self, place: int, message: Acceptance, now: float) -> None:
         """The message became durable at `place`."""
@@ -83,14 +95,14 @@ class Ledger:
         segment, offset = segment_of(place), offset_of(place)
         index = self.index(segment)
         due, expires = first_due(envelope), envelope.expires
-        lane, priority = lane_of(envelope.account, envelope.client), envelope.priority
+        lane, priority, size = lane_of(envelope.account, envelope.client), envelope.priority, envelope.size
         inside = bool(place & IN_SETTLEMENT)
         schedule = self.schedule
         for name, count in counts.items():
             hop = schedule.number(name)
-            row = self.rows.new(place, hop, due, expires, count, lane, priority)
+            row = self.rows.new(place, hop, due, expires, count, lane, priority, size)
             schedule.enrol(hop)
-            index.add_row(offset, name, due, expires, count, lane, priority, in_settlement=inside)
+            index.add_row(offset, name, due, expires, count, lane, priority, size, in_settlement=inside)
             schedule.add(row, now)
         if len(counts) > 1:
             self.rows.share(place, len(counts) - 1)
@@ -101,6 +113,7 @@ class Ledger:
         self.records[segment] = self.records.get(segment, 0) + len(counts)
         self.messages += 1
         self.queued += len(recipients)
+        self.octets += min(size, NIL)
 
     def seal(self, segment: int) -> bytes:
         """The index of a full segment, encoded; it is not kept."""
@@ -178,11 +191,12 @@ class Ledger:
     def end(self, row: int) -> bool:
         """The row is in no chain and owes nothing any more; True when its message is gone."""
         self.live[segment_of(self.rows.place[row])] -= 1
-        hop = self.rows.hop[row]
+        hop, size = self.rows.hop[row], self.rows.size[row]
         gone = self.rows.free(row)
         self.schedule.leave(hop)
         if gone:
             self.messages -= 1
+            self.octets -= size
         return gone
 
     def moved(self, found: Iterable[int], at: int, file: str, *, same: bool) -> None:
@@ -203,7 +217,7 @@ class Ledger:
         for name, some in counts.items():
             row, whole = some[0], sum(rows.recipients[one] for one in some)
             lane, priority = rows.lane[row], rows.priority[row]
-            index.add_row(offset, name, rows.due[row], rows.expires[row], whole, lane, priority)
+            index.add_row(offset, name, rows.due[row], rows.expires[row], whole, lane, priority, rows.size[row])
             if same and rows.attempts[row]:
                 index.add_later(at, offset, rows.due[row], rows.attempts[row])
         if not same or rows.flags[next(iter(counts.values()))[0]] & HELD:

@@ -65,8 +65,9 @@ class _Waiter:
 class Log:
     """The committer; `run` must be running for `append` to return.
 
-    `begun(segment, retired)` is told of a new segment, and which ones are to be sealed yet; `index(segment)` gives
-    the payload of a full segment's INDEX record, once; `trouble(where, reason)` reports.
+    `begun(segment, snapshot, retired)` is told of a new segment, where its notes stand, and which ones are to be
+    sealed yet; `index(segment)` gives the payload of a full segment's INDEX record, once; `trouble(where, reason)`
+    reports.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Log:
         run_sync: RunSync,
         writer: Writer,
         min_free: tuple[int, int],
-        begun: Callable[[int, set[int]], None],
+        begun: Callable[[int, int, set[int]], None],
         index: Callable[[int], bytes],
         trouble: Callable[[str, str], None],
     ) -> None:
@@ -178,8 +179,8 @@ class Log:
         return batch
 
     def _finish(self, batch: list[_Waiter]) -> None:
-        for number in self._writer.begun:
-            self._begun(number, {one.number for one in self._writer.retired})
+        for number, snapshot in self._writer.begun:
+            self._begun(number, snapshot, {one.number for one in self._writer.retired})
         self._writer.begun.clear()
         for waiter in batch:
             if waiter.place and waiter.apply is not None:

@@ -23,9 +23,10 @@ import msgspec
 import trio
 
 from tripost.queue import events
+from tripost.queue.blocks import SUSPEND, Suspension
 from tripost.queue.body import Body, BodyReader
 from tripost.queue.clock import Clock
-from tripost.queue.entries import ACCEPT, HOLD, SETTLE, Acceptance, Hold, Later, Settlement, encode
+from tripost.queue.entries import ACCEPT, HOLD, NOTE, SETTLE, Acceptance, Hold, Later, Settlement, encode
 from tripost.queue.errors import SpoolError, SpoolFull, SpoolUnsure
 from tripost.queue.events import Bus
 from tripost.queue.ledger import Ledger
@@ -77,6 +78,7 @@ class Queue:
         self._run = secrets.randbits(24)
         self._counts = Counts()
         self._recovered = ledger.queued
+        self._noting = trio.Lock()
         self.moving = trio.Lock()  # whoever changes messages that are not leased
 
     # --- taking mail in ---
@@ -94,16 +96,23 @@ class Queue:
     async def accept(self, envelope: Envelope, body: Body) -> None:
         """Make the message durable; returns only then. Raises SpoolError/SpoolFull: nothing was accepted;
         SpoolUnsure: it may have been, so that the client is to get no reply."""
-        if self._ledger.messages >= self._settings.most_messages:
-            raise SpoolFull(f"{self._ledger.messages} messages are queued, as many as [spool] most_messages allows")
+        self._check_watermarks(envelope.size)
         content, file = await body.finish()
-        message = Acceptance(envelope, content, file)
+        message = Acceptance(envelope, content, file, body.check if file else 0)
         try:
             await self._log.append(ACCEPT, encode(message), partial(self._enter, message))
         except SpoolUnsure:
             body.kept()  # the record that names the file may be there at the next start
             raise
         body.kept()
+
+    def _check_watermarks(self, more: int) -> None:
+        """Raises SpoolFull when the queue holds as much as the operator allows; 0 is no limit."""
+        settings, ledger = self._settings, self._ledger
+        if 0 < settings.most_messages <= ledger.messages:
+            raise SpoolFull(f"{ledger.messages} messages are queued, as many as [spool] messages allows")
+        if 0 < settings.most_octets < ledger.octets + more:
+            raise SpoolFull(f"{ledger.octets} octets are queued: [spool] bytes does not allow {more} more")
 
     def _enter(self, message: Acceptance, place: int) -> None:
         now = self._clock.now()
@@ -269,7 +278,7 @@ class Queue:
             self._schedule.unblock(hop)
             return
         now = self._clock.now()
-        known = self._schedule.back_off(hop)
+        known = self._schedule.blocks.back_off(hop)
         if known is not None and known.until > now and not known.probing:
             return  # a lease from before the failure that is already counted
         failures = known.failures if known is not None else 0
@@ -303,6 +312,37 @@ class Queue:
         self._ledger.hold(rows, at, held, self._clock.now())
         self._ring()
 
+    async def suspend(self, next_hop: str, until: float = 0.0, reason: str = "") -> None:
+        """Try nothing for the next hop, neither what waits nor what comes, until then (wall seconds; 0: until
+        `resume`). Durable. Raises SpoolFull when there is no room for one more."""
+        self._schedule.blocks.suspend(next_hop, Suspension(until, reason))
+        if not self._ledger.notes[SUSPEND + next_hop]:
+            self._schedule.blocks.suspended.pop(next_hop)
+            raise SpoolFull("too many suspensions and back-offs are kept")
+        await self.write_notes()
+        self._bus.emit(events.Suspended(time=self._clock.now(), next_hop=next_hop, until=until, reason=reason))
+        self._ring()
+
+    async def resume(self, next_hop: str) -> bool:
+        """False when it was not suspended. Durable."""
+        if not self._schedule.resume(next_hop):
+            return False
+        await self.write_notes()
+        self._bus.emit(events.Resumed(time=self._clock.now(), next_hop=next_hop))
+        self._ring()
+        return True
+
+    @property
+    def suspensions(self) -> Mapping[str, Suspension]:
+        return self._schedule.blocks.suspended
+
+    async def write_notes(self) -> None:
+        """Make every pending note durable."""
+        async with self._noting:
+            payload = self._ledger.notes.take()
+            if payload:
+                await self._log.append(NOTE, payload, partial(self._ledger.note, payload), essential=True)
+
     def trouble(self, where: str, reason: str) -> None:
         self._bus.emit(events.Trouble(time=self._clock.now(), where=where, reason=reason))
 
@@ -311,6 +351,7 @@ class Queue:
             recovered=self._recovered,
             messages=self._ledger.messages,
             queued=self._ledger.queued,
+            octets=self._ledger.octets,
             leased=self._leased,
             hops=self._schedule.hops(),
             **msgspec.structs.asdict(self._counts),

@@ -87,7 +87,14 @@ def _log(
 ) -> Log:
     log_folder = os.path.join(folder, "log")
     number = max(recovered.segments, default=0) + 1
-    writer = Writer(disk, log_folder, segment_size=settings.segment_size, next_number=number)
+    notes = recovered.ledger.notes
+    writer = Writer(
+        disk,
+        log_folder,
+        segment_size=settings.segment_size,
+        next_number=number,
+        snapshot=notes.snapshot,
+    )
     writer.retired = recovered.whole
     min_free = settings.min_free, settings.min_free_inodes
     ledger = recovered.ledger

@@ -18,7 +18,9 @@ from tripost.queue.entries import (
     ACCEPT,
     HOLD,
     MOVE,
+    NOTE,
     SETTLE,
+    SNAPSHOT,
     Acceptance,
     Later,
     Move,
@@ -31,7 +33,7 @@ from tripost.queue.entries import (
 from tripost.queue.index import ALIGN_BITS, SegmentIndex
 from tripost.queue.ledger import MOST_ATTEMPTS, Ledger, by_hop, first_due, lane_of
 from tripost.queue.message import Envelope
-from tripost.queue.rows import GONE, HELD, IN_SETTLEMENT, OFFSET_BITS, offset_of, place_of, segment_of
+from tripost.queue.rows import GONE, HELD, IN_SETTLEMENT, NIL, OFFSET_BITS, offset_of, place_of, segment_of
 
 Read = Callable[[int], Acceptance]  # the message at a place; raises SpoolError
 
@@ -86,6 +88,7 @@ class Replay:
         rows.after.extend(array("I", bytes(4 * count)))
         rows.due.extend(index.due)
         rows.expires.extend(index.expires)
+        rows.size.extend(index.size)
         rows.recipients.extend(index.recipients)
         rows.attempts.extend(array("H", bytes(2 * count)))
         rows.lane.extend(index.lane)
@@ -123,6 +126,10 @@ class Replay:
         elif kind == HOLD:
             hold = decode_hold(payload)
             self._hold(hold.place, hold.held)
+        elif kind == NOTE:
+            self.ledger.notes.apply(payload)
+        elif kind == SNAPSHOT:
+            self.ledger.notes.restore(payload)
 
     # --- record by record ---
 
@@ -147,6 +154,9 @@ class Replay:
             hold = decode_hold(payload)
             index.add_single(offset)
             self._hold(hold.place, hold.held)
+        elif kind in (NOTE, SNAPSHOT):
+            index.add_single(offset)
+            self.ledger.notes.apply(payload) if kind == NOTE else self.ledger.notes.restore(payload)
         else:
             return False
         return True
@@ -158,9 +168,11 @@ class Replay:
         counts = by_hop(envelope)
         for name, count in counts.items():
             hop = self.ledger.schedule.number(name)
-            self.ledger.rows.new(place, hop, due, expires, count, lane, envelope.priority)
+            self.ledger.rows.new(place, hop, due, expires, count, lane, envelope.priority, envelope.size)
             inside = bool(place & IN_SETTLEMENT)
-            index.add_row(offset, name, due, expires, count, lane, envelope.priority, in_settlement=inside)
+            index.add_row(
+                offset, name, due, expires, count, lane, envelope.priority, envelope.size, in_settlement=inside
+            )
         if len(counts) > 1:
             index.shared[offset] = len(counts)
             self._shared.append(place)
@@ -195,10 +207,10 @@ class Replay:
         counts: dict[str, int] = {}
         for later in move.later:
             counts[hop_of[later.recipient]] = counts.get(hop_of[later.recipient], 0) + 1
-        due, expires, priority = move.later[0].due, envelope.expires, envelope.priority
+        due, expires, priority, size = move.later[0].due, envelope.expires, envelope.priority, envelope.size
         for name, count in counts.items():
-            self.ledger.rows.new(at, self.ledger.schedule.number(name), due, expires, count, lane, priority)
-            index.add_row(offset, name, due, expires, count, lane, priority)
+            self.ledger.rows.new(at, self.ledger.schedule.number(name), due, expires, count, lane, priority, size)
+            index.add_row(offset, name, due, expires, count, lane, priority, size)
         self._name(at, move.message.file, index)
         index.moved.append(move.place)
         if len(counts) > 1:
@@ -300,9 +312,11 @@ class Replay:
             if left > 1:
                 rows.shared[place] = left
                 ledger.messages -= left - 1
+                ledger.octets -= (left - 1) * rows.size[self._find(place)[0]]
         for place, pieces in self._pieces.items():
             self._gather(place, pieces)
         ledger.queued = sum(ledger.schedule.link(now))
+        ledger.octets += sum(rows.size)
         return ledger
 
     def _count(self) -> None:
@@ -323,12 +337,15 @@ class Replay:
         whole = by_hop(envelope)
         for (name, due, attempts, told), ids in groups.items():
             hop, lane = ledger.schedule.number(name), lane_of(envelope.account, envelope.client)
-            row = ledger.rows.new(place, hop, due, envelope.expires, len(ids), lane, envelope.priority)
+            row = ledger.rows.new(
+                place, hop, due, envelope.expires, len(ids), lane, envelope.priority, envelope.size
+            )
             ledger.rows.attempts[row], ledger.rows.told[row] = min(attempts, MOST_ATTEMPTS), told
             ledger.rows.flags[row] = HELD if pieces.held else 0
             if len(ids) < whole[name]:
                 ledger.rows.subset[row] = tuple(ids)
         if len(groups) > 1:
             ledger.rows.shared[place] = len(groups)
+            ledger.octets -= (len(groups) - 1) * min(envelope.size, NIL)
         ledger.live[segment_of(place)] += len(groups)
         ledger.messages += 1

@@ -18,6 +18,7 @@ from array import array
 from collections.abc import Iterator
 
 NIL = 0xFFFFFFFF
+NEVER = 0xFFFFFFFF
 OFFSET_BITS = 40
 IN_SETTLEMENT = 1  # lowest bit of a place
 _OFFSET = (1 << OFFSET_BITS) - 2
@@ -50,7 +51,8 @@ class Rows:
         self.due = array("d")  # wall seconds
         self.after = array("I")
         self.hop = array("I")
-        self.expires = array("I")  # wall seconds
+        self.expires = array("I")  # wall seconds; NEVER in a free row
+        self.size = array("I")  # octets of the message's content
         self.recipients = array("H")
         self.attempts = array("H")
         self.lane = array("B")
@@ -66,7 +68,15 @@ class Rows:
         return len(self.place)
 
     def new(
-        self, place: int, hop: int, due: float, expires: float, recipients: int, lane: int = 0, priority: int = 0
+        self,
+        place: int,
+        hop: int,
+        due: float,
+        expires: float,
+        recipients: int,
+        lane: int = 0,
+        priority: int = 0,
+        size: int = 0,
     ) -> int:
         """A row that is in no chain yet."""
         self.used += 1
@@ -79,6 +89,7 @@ class Rows:
             self.after.append(NIL)
             self.hop.append(hop)
             self.expires.append(int(expires))
+            self.size.append(min(size, NIL))
             self.recipients.append(recipients)
             self.attempts.append(0)
             self.lane.append(lane)
@@ -92,6 +103,7 @@ class Rows:
         self.after[row] = NIL
         self.hop[row] = hop
         self.expires[row] = int(expires)
+        self.size[row] = min(size, NIL)
         self.recipients[row] = recipients
         self.attempts[row] = 0
         self.lane[row] = lane
@@ -104,6 +116,7 @@ class Rows:
         place = self.place[row]
         self.subset.pop(row, None)
         self.flags[row] = GONE
+        self.expires[row] = NEVER
         self.after[row] = self._free
         self._free = row
         self.used -= 1
@@ -129,6 +142,7 @@ class Rows:
             len(recipients),
             self.lane[row],
             self.priority[row],
+            self.size[row],
         )
         self.subset[twin] = recipients
         self.attempts[twin] = self.attempts[row]

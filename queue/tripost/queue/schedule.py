@@ -4,8 +4,7 @@ For each next hop a FIFO of rows that are due, and for all of them one calendar
 of rows that are not. Pure: told the time, never asks for it.
 
 States   a row is in a FIFO, in the calendar, held, or out (leased). A hop is
-         open; blocked until a time, after it could not be spoken to; or
-         probing, while one lease finds out whether it can be spoken to again.
+         open, or closed for one of the reasons of tripost.queue.blocks.
 Promise  a blocked hop gives nothing, a probing one nothing more. Adding,
          deferring and claiming one row take constant time but for the
          calendar's heap of slots; a hop that is down costs nothing per row.
@@ -20,30 +19,19 @@ import math
 from array import array
 from collections.abc import Iterator
 
+from tripost.queue.blocks import Blocks
 from tripost.queue.lanes import Lanes
 from tripost.queue.message import Deferred
-from tripost.queue.rows import GONE, HELD, MOVING, NIL, Rows
+from tripost.queue.notes import Notes
+from tripost.queue.rows import GONE, HELD, MOVING, NEVER, NIL, Rows
 
 SLOTS = 4  # of the calendar per second: a row is up to 1/SLOTS s late, never early
-
-
-class BackOff:
-    """What is remembered of a hop that could not be spoken to."""
-
-    __slots__ = ("failures", "last", "next_expiry", "probing", "until")
-
-    def __init__(self) -> None:
-        self.failures = 0
-        self.until = 0.0
-        self.probing = False
-        self.last: Deferred | None = None
-        self.next_expiry = 0.0  # nothing in the FIFO expires before
 
 
 class Schedule:
     """All next hops. A hop's number is its row in these columns; numbers of forgotten hops are used again."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, notes: Notes) -> None:
         self._rows = rows
         self._numbers: dict[str, int] = {}
         self._names: list[str] = []
@@ -53,8 +41,8 @@ class Schedule:
         self._rows_of = array("I")  # queued rows, wherever they are
         self._free: list[int] = []
         self._lanes: dict[int, Lanes] = {}
-        self._back_offs: dict[int, BackOff] = {}
-        self._probes: list[tuple[float, int]] = []
+        self._tried = array("B")  # since this start
+        self.blocks = Blocks(notes)
         self._calendar: dict[int, int] = {}  # slot → first row
         self._slots: list[int] = []
         self._rung: dict[int, None] = {}  # hops to be told by `next_ready`
@@ -70,6 +58,7 @@ class Schedule:
         if self._free:
             hop = self._free.pop()
             self._names[hop] = name
+            self._tried[hop] = 0
         else:
             hop = len(self._names)
             self._names.append(name)
@@ -77,6 +66,7 @@ class Schedule:
             self._tail.append(NIL)
             self._waiting.append(0)
             self._rows_of.append(0)
+            self._tried.append(0)
         self._numbers[name] = hop
         return hop
 
@@ -105,7 +95,7 @@ class Schedule:
 
     def forget(self, hop: int) -> None:
         """Names of hops come from senders: one that has neither rows nor back-off is not remembered."""
-        if not self._rows_of[hop] and hop not in self._back_offs:
+        if not self._rows_of[hop] and self.blocks.back_off(hop) is None:
             del self._numbers[self._names[hop]]
             self._names[hop] = ""
             self._rung.pop(hop, None)
@@ -156,20 +146,11 @@ class Schedule:
             rows.after[row] = NIL
             self._tail[hop] = row
         self._waiting[hop] += 1
-        self._grown(hop, row)
+        self._rung[hop] = None
 
     def _alike(self, one: int, other: int) -> bool:
         rows = self._rows
         return rows.lane[one] == rows.lane[other] and rows.priority[one] == rows.priority[other]
-
-    def _grown(self, hop: int, row: int) -> None:
-        back_off = self._back_offs.get(hop) if self._back_offs else None
-        if back_off is None:
-            self._rung[hop] = None
-        else:
-            back_off.next_expiry = min(back_off.next_expiry, self._rows.expires[row])
-            if not back_off.probing and not back_off.until:
-                self._rung[hop] = None
 
     def _pop(self, hop: int, now: float) -> int:
         """The FIFO's first; there is one."""
@@ -189,14 +170,14 @@ class Schedule:
     def claimable(self, hop: int, now: float) -> bool:
         if not self._waiting[hop]:
             return False
-        back_off = self._back_offs.get(hop)
-        return back_off is None or (not back_off.probing and back_off.until <= now)
+        return not self.blocks.any() or not self.blocks.closed(hop, self._names[hop], now)
 
     def claim(self, hop: int, now: float, most: int) -> list[int]:
         """Up to `most` due rows; after a failure one only, the probe."""
         if not self.claimable(hop, now):
             return []
-        back_off = self._back_offs.get(hop)
+        self._tried[hop] = 1
+        back_off = self.blocks.back_off(hop)
         if back_off is not None:
             back_off.probing = True
             most = 1
@@ -213,20 +194,21 @@ class Schedule:
             self._rung[hop] = None
         return taken
 
-    def take_expired(self, hop: int, now: float, most: int) -> tuple[list[int], float]:
-        """Look at the FIFO's first `most` rows: those whose time is up come out, the others go to its end; and when
-        the first of the others is over."""
+    def tried(self, hop: int) -> bool:
+        """Something was claimed for it since this start."""
+        return bool(self._tried[hop])
+
+    def take_expired(self, hop: int, now: float, most: int) -> list[int]:
+        """Look at the FIFO's first `most` rows: those whose time was up at `now` come out, the others go to its end."""
         out: list[int] = []
-        soonest = math.inf
         rows = self._rows
         for _ in range(min(most, self._waiting[hop])):
             row = self._pop(hop, now)
             if rows.expires[row] <= now and not rows.flags[row] & (HELD | MOVING):
                 out.append(row)
             else:
-                soonest = min(soonest, rows.expires[row])
                 self._push(row, first=False)
-        return out, soonest
+        return out
 
     def due_rows(self, hop: int) -> Iterator[int]:
         """The FIFO's rows; an explicit scan, during which nothing may change."""
@@ -249,6 +231,7 @@ class Schedule:
         for row, flag in enumerate(flags):
             if flag & GONE:
                 after[row], free = free, row
+                rows.expires[row], rows.size[row] = NEVER, 0
                 continue
             hop = hops[row]
             rows_of[hop] += 1
@@ -273,21 +256,24 @@ class Schedule:
         rows.restore(free, used)
         for hop in list(self._numbers.values()):
             self.forget(hop)
+        self.blocks.restore(self._numbers)
 
     # --- time ---
 
     def next_time(self) -> float | None:
         """When `promote` has something to do next."""
-        times = [self._slots[0] / SLOTS] if self._slots else []
-        if self._probes:
-            times.append(self._probes[0][0])
-        return min(times, default=None)
+        block = self.blocks.next_time()
+        if not self._slots:
+            return block
+        return min(self._slots[0] / SLOTS, block) if block is not None else self._slots[0] / SLOTS
 
     def promote(self, now: float, most: int = 1000) -> bool:
         """Move up to `most` rows that became due into their FIFOs; True when there are more."""
-        while self._probes and self._probes[0][0] <= now:
-            _, hop = heapq.heappop(self._probes)
-            self._end_block(hop, now)
+        for hop in self.blocks.ended(now):
+            self._end_block(hop)
+        for name in self.blocks.resumed(now):
+            if (known := self._numbers.get(name)) is not None:
+                self._ring(known)
         moved = 0
         while self._slots and self._slots[0] <= now * SLOTS:
             row = self._calendar[self._slots[0]]
@@ -301,16 +287,12 @@ class Schedule:
             del self._calendar[heapq.heappop(self._slots)]
         return False
 
-    def _end_block(self, hop: int, now: float) -> None:
-        back_off = self._back_offs.get(hop)
-        if back_off is None or back_off.until > now or back_off.probing:
-            return
-        back_off.until = 0.0
-        if not self._rows_of[hop]:
-            del self._back_offs[hop]
+    def _end_block(self, hop: int) -> None:
+        if self._rows_of[hop]:
+            self._ring(hop)
+        else:
+            self.blocks.end(hop, self._names[hop])
             self.forget(hop)
-        elif self._waiting[hop]:
-            self._rung[hop] = None
 
     def next_ready(self, now: float) -> int | None:
         """A hop that became claimable since this was last asked."""
@@ -340,32 +322,31 @@ class Schedule:
         """Every hop that can be claimed from; an explicit scan."""
         return [hop for hop in self._numbers.values() if self.claimable(hop, now)]
 
-    # --- back-off ---
-
-    def back_off(self, hop: int) -> BackOff | None:
-        return self._back_offs.get(hop)
+    # --- next hops that are not to be tried ---
 
     def block(self, hop: int, until: float, last: Deferred) -> None:
         """The hop could not be spoken to."""
-        back_off = self._back_offs.setdefault(hop, BackOff())
-        back_off.failures += 1
-        back_off.probing = False
-        back_off.until = until
-        back_off.last = last
-        heapq.heappush(self._probes, (until, hop))
+        self.blocks.begin(hop, self._names[hop], until, last)
 
     def unblock(self, hop: int) -> None:
         """It could be spoken to: everything due is ready."""
-        if self._back_offs.pop(hop, None) is not None and self._waiting[hop]:
-            self._rung[hop] = None
+        if self.blocks.end(hop, self._names[hop]):
+            self._ring(hop)
 
     def unprobe(self, hop: int) -> None:
         """The probe was not made."""
-        back_off = self._back_offs.get(hop)
+        back_off = self.blocks.back_off(hop)
         if back_off is not None:
             back_off.probing = False
-            if self._waiting[hop]:
-                self._rung[hop] = None
+            self._ring(hop)
 
-    def blocked(self) -> list[int]:
-        return list(self._back_offs)
+    def resume(self, name: str) -> bool:
+        """False when the hop is not suspended."""
+        known, hop = self.blocks.resume(name), self._numbers.get(name)
+        if known and hop is not None:
+            self._ring(hop)
+        return known
+
+    def _ring(self, hop: int) -> None:
+        if self._waiting[hop]:
+            self._rung[hop] = None

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tripost.queue import records
-from tripost.queue.entries import INDEX, VOID, encode
+from tripost.queue.entries import INDEX, SNAPSHOT, VOID, encode
 from tripost.queue.files import Files, Handle
 from tripost.queue.index import trailer
 from tripost.queue.rows import OFFSET_BITS
@@ -41,10 +41,12 @@ def segment_name(number: int) -> str:
 
 class Writer:
     """`number`: of the active segment, or the last one; `lost`: the last one was abandoned and there is no other
-    yet; `begun`: news for the log; `retired`: to be sealed; `commits`: syncs that made records durable; `octets`:
-    written since the start."""
+    yet; `begun`: news for the log, (segment, offset of its notes or 0); `snapshot`: the notes' payload; `retired`: to
+    be sealed; `commits`: syncs that made records durable; `octets`: written since the start."""
 
-    def __init__(self, files: Files, folder: str, *, segment_size: int, next_number: int) -> None:
+    def __init__(
+        self, files: Files, folder: str, *, segment_size: int, next_number: int, snapshot: Callable[[], bytes]
+    ) -> None:
         self._files = files
         self._folder = folder
         self._segment_size = segment_size
@@ -57,7 +59,8 @@ class Writer:
         self._suspect = False  # a sync of the active segment has failed
         self.lost = False
         self.retired: list[Retired] = []
-        self.begun: list[int] = []
+        self.begun: list[tuple[int, int]] = []
+        self._snapshot = snapshot
         self.commits = 0
         self.octets = 0
 
@@ -75,31 +78,35 @@ class Writer:
         path = os.path.join(self._folder, segment_name(number))
         handle = self._files.create(path)
         try:
-            end = self._fill(handle, key)
+            noted, end = self._fill(handle, key)
             self._files.sync_folder(self._folder)
         except OSError:
             self._drop(handle, path)
             raise
         self.retire()
         self.number, self._handle, self._key, self._end = number, handle, key, end
-        self.begun.append(number)
+        self.begun.append((number, noted))
         self._voids = []
         self._suspect = self.lost = False
 
-    def _fill(self, handle: Handle, key: bytes) -> int:
-        """The header and the voids; what follows them is zeros."""
+    def _fill(self, handle: Handle, key: bytes) -> tuple[int, int]:
+        """The header, the voids and the notes; zeros follow. Where the notes and the zeros begin."""
         end = records.SEGMENT_HEADER
         data = records.segment_header(key)
         for void in self._voids:
             one = records.encode(key, end, VOID, encode(void))
             data, end = data + one, end + len(one)
+        noted, notes = 0, self._snapshot()
+        if notes:
+            one = records.encode(key, end, SNAPSHOT, notes)
+            noted, data, end = end, data + one, end + len(one)
         try:
             handle.reserve(self._segment_size)
         except OSError:  # no room for all of it: a settlement may still fit
             handle.truncate(0)
         handle.write_at(0, data)
         handle.sync()
-        return end
+        return noted, end
 
     def _drop(self, handle: Handle, path: str) -> None:
         try:

@@ -24,8 +24,9 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True):
     probe_first: float = 60.0
     probe_longest: float = 1800.0
     min_free: int = 1 << 30
-    min_free_inodes: int = 1000
-    most_messages: int = 20_000_000
+    min_free_inodes: int = 10_000
+    most_messages: int = 0  # 0 for no limit
+    most_octets: int = 0
     compact_ratio: float = 2.0  # the log may hold this many times what is queued…
     compact_slack: int = 4  # …and so many segments more
 
@@ -45,7 +46,7 @@ class Lease(msgspec.Struct, frozen=True, eq=False):
 
 
 class QueueStatistics(msgspec.Struct, frozen=True):
-    """Recipients since this start, but for `messages`, `queued`, `leased`, `hops`, which are now.
+    """Recipients since this start, but for `messages`, `queued`, `octets`, `leased`, `hops`, which are now.
 
     accepted + recovered = relayed + delivered + discarded + reported + suppressed + queued.
     """
@@ -60,6 +61,7 @@ class QueueStatistics(msgspec.Struct, frozen=True):
     deferrals: int
     messages: int
     queued: int
+    octets: int
     leased: int
     hops: int
 
