@@ -259,6 +259,9 @@ def _queue_settings(config: Config) -> QueueSettings:
         probe_first=default.probe_first,
         probe_longest=default.probe_longest,
         min_free=config.spool.min_free,
+        min_free_inodes=config.spool.min_free_inodes,
+        most_messages=config.spool.messages,
+        most_octets=config.spool.bytes,
     )
 
 

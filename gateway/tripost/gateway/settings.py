@@ -58,6 +58,9 @@ class Spool(msgspec.Struct, frozen=True, kw_only=True):
     segment_size: Size = 64 << 20
     inline: Size = 32 << 10
     min_free: Size = 1 << 30
+    min_free_inodes: int = 10_000
+    messages: int = 0  # no limit
+    bytes: Size = 0  # no limit
 
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
