@@ -130,6 +130,8 @@ class Housekeeping:
     async def _note_forever(self) -> None:
         """Back-offs are worth a record, but not one each."""
         while True:
+            await self._queue.noted.wait()
+            self._queue.noted = trio.Event()
             await trio.sleep(NOTE_EVERY)
             await self._queue.write_notes()
 

@@ -79,6 +79,7 @@ class Queue:
         self._counts = Counts()
         self._recovered = ledger.queued
         self._noting = trio.Lock()
+        self.noted = trio.Event()  # a note is to be written
         self.moving = trio.Lock()  # whoever changes messages that are not leased
 
     # --- taking mail in ---
@@ -221,6 +222,10 @@ class Queue:
 
     # --- what became of it ---
 
+    def _note(self) -> None:
+        if self._ledger.notes.pending:
+            self.noted.set()
+
     async def settle(self, lease: Lease, outcomes: Mapping[int, Outcome]) -> None:
         """One durable record for all that these outcomes end, delay and cause."""
         decision = decide(
@@ -233,6 +238,7 @@ class Queue:
             random=self._random,
         )
         self._back_off(lease, decision)
+        self._note()
         await self.commit(lease, decision)
 
     async def commit(self, lease: Lease, decision: Decision) -> None:
