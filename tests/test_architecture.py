@@ -18,10 +18,10 @@ PURE = {
     "values blocks notes",
     "delivery/tripost/delivery": "routing smtp_protocol verdicts dsn",
     "delivery/tripost/delivery/wire": "lines dots replies addresses parameters",
-    "delivery/tripost/delivery/mailbox": "uids",
+    "delivery/tripost/delivery/mailbox": "uids policy lineends",
     "gateway/tripost/gateway": "config_positions units settings",
     "gateway/tripost/gateway/ingress": "smtp_protocol trace",
-    "gateway/tripost/gateway/egress": "pop3_protocol",
+    "gateway/tripost/gateway/egress": "pop3_protocol pop3_top",
 }
 MOST_LINES = 400
 MOST_FUNCTION_LINES = 50

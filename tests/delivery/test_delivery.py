@@ -232,7 +232,7 @@ async def test_local_delivery_is_idempotent(autojump_clock: MockClock, tmp_path:
 
     envelope = letter("ID1", "local", "local")
     for again in range(3):  # each time a new process that knows only the disk
-        local = MaildirDelivery(str(tmp_path), "h", None, run_here)
+        local = MaildirDelivery(str(tmp_path), "h", run_sync=run_here)
         outcomes = await local.deliver(envelope, envelope.recipients, reader)
         assert all(isinstance(one, Delivered) for one in outcomes.values())
         found = sorted(tmp_path.glob("*/new/*"))

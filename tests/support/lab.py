@@ -16,7 +16,7 @@ from support.peers import Names, Peer
 from support.queues import SMALL, queue_on
 from tripost.delivery.dispatcher import DeliverySettings, Dispatcher
 from tripost.delivery.dsn import make_report
-from tripost.delivery.mailbox.maildir import MaildirDelivery
+from tripost.delivery.mailbox.maildir import MaildirDelivery, Place
 from tripost.delivery.routing import Router
 from tripost.gateway.ingress.smtp_session import IngressContext, serve_smtp
 from tripost.queue.clock import Clock
@@ -27,6 +27,10 @@ from tripost.queue.values import QueueSettings
 
 Stream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
 USERS = ("fred@truc.fr", "post@truc.fr")
+
+
+def _locate(user: str) -> Place | None:
+    return Place(user) if user in USERS else None
 
 
 class Lab:
@@ -144,7 +148,7 @@ async def lab(
                 queue,
                 delivery or DeliverySettings(hostname="smtp.truc.fr"),
                 resolver=one.names,
-                local=MaildirDelivery(str(folder), "smtp.truc.fr", lambda user: user in USERS, run_here),
+                local=MaildirDelivery(str(folder), "smtp.truc.fr", _locate, run_here, lambda: 1_800_000_000.0),
                 bus=bus,
                 clock=clock,
                 connect=one.peer.connect,

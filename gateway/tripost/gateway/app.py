@@ -20,7 +20,7 @@ import trio
 
 from tripost.delivery.dispatcher import DeliverySettings, Dispatcher
 from tripost.delivery.dsn import make_report
-from tripost.delivery.mailbox.maildir import MaildirDelivery
+from tripost.delivery.mailbox.maildir import MaildirDelivery, Place
 from tripost.delivery.resolver import Resolver
 from tripost.delivery.routing import Router, RouteRule
 from tripost.gateway.accounts import Accounts
@@ -206,7 +206,7 @@ class Gateway:
                 connect_timeout=default.connect_timeout,
             ),
             resolver=Resolver(config.dns.nameservers, hostname=config.hostname),
-            local=MaildirDelivery(_mail_folder(config), config.hostname, known=_known(config)),
+            local=MaildirDelivery(_mail_folder(config), config.hostname, _locate(config)),
             bus=self.bus,
             clock=clock,
         )
@@ -237,10 +237,14 @@ class _Reporter:
         )
 
 
-def _known(config: Config) -> Callable[[str], bool]:
-    """Does a mailbox belong to somebody? The postmaster's does, so that its mail is never refused."""
+def _locate(config: Config) -> Callable[[str], Place | None]:
+    """Whose mailbox is it? The postmaster's is somebody's, so that its mail is never refused."""
     accounts = Accounts(config.accounts_file)
-    return lambda address: address == config.local.postmaster or accounts.exists(address)
+
+    def locate(address: str) -> Place | None:
+        return Place(address) if address == config.local.postmaster or accounts.exists(address) else None
+
+    return locate
 
 
 def _queue_settings(config: Config) -> QueueSettings:

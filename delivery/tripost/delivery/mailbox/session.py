@@ -1,86 +1,180 @@
 """a mailbox as one reader sees it
 
 A snapshot of what is there at the beginning, held exclusively: a second reader
-of the same mailbox is told that it is in use (RFC 1939 §4).
+of the same mailbox, in whatever process, is told that it is in use (RFC 1939
+§4). Other programs may work on the same Maildir: what they rename is found
+again, what they remove is gone.
 
 Promise  numbers, sizes and UIDs do not change while it is open; nothing is
-         removed but by `remove`.
+         removed but by `remove`, and then all of it or nothing.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
+import stat
+import time
+from collections.abc import Iterable, Sequence
 
-import msgspec
+from tripost.delivery.mailbox.index import Index
+from tripost.delivery.mailbox.lineends import WireEnds
+from tripost.delivery.mailbox.places import make_mailbox
+from tripost.delivery.mailbox.removal import remove, replay
+from tripost.delivery.mailbox.uids import base_of, folder_name, uidl, wire_size
 
-from tripost.delivery.mailbox.maildir import make_mailbox
-from tripost.delivery.mailbox.uids import folder_name, uid_of
-
-MOST_MESSAGES = 100_000  # one session shows no more; the rest comes when these are gone
+MOST_MESSAGES = 250_000  # one session shows no more; the rest comes when these are gone
+LOCK = "tripost-lock"
+READ = 65_536
+_TIME = re.compile(r"[0-9]{1,12}(?=\.)")
 
 
 class MailboxInUse(Exception):
     """Another session holds it."""
 
 
-class Stored(msgspec.Struct, frozen=True):
-    """One message: `size` in octets as sent over the wire."""
+class Message:
+    """One message being read; close it."""
 
-    path: str
-    uid: str
-    size: int
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._ends = WireEnds()
+        self._ended = False
+
+    def read(self, size: int = READ) -> bytes:
+        """The next octets as they go over the wire, b"" at the end. Raises OSError."""
+        while not self._ended:
+            data = os.read(self._fd, size)
+            if not data:
+                self._ended = True
+                return self._ends.finish()
+            if data := self._ends.feed(data):
+                return data
+        return b""
+
+    def close(self) -> None:
+        os.close(self._fd)
 
 
 class MailboxSession:
-    """Blocking; for a thread. Made by `open_mailbox`."""
+    """Blocking; for a thread. Made by `open_mailbox`. Messages are counted from 0."""
 
-    def __init__(self, lock: int, messages: list[Stored]) -> None:
+    def __init__(self, lock: int, mail: str, box: str, now: float) -> None:
         self._lock = lock
-        self.messages = messages
-
-    def read(self, message: Stored, offset: int, size: int) -> bytes:
-        """Raises OSError, FileNotFoundError when another program removed it."""
-        fd = os.open(message.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._mail = mail
+        self._box = box
+        replay(mail, box, self._find)
+        index = Index(box, now)
+        found = self._find()
+        if not all(map(found.__contains__, index.names)):
+            found |= self._find()  # a file that is renamed while a folder is read may be missed once, not twice
+        index.update(found, lambda names: _look(names, found))
         try:
-            return os.pread(fd, size, offset)
-        finally:
-            os.close(fd)
+            index.save()
+        except OSError:
+            pass  # a full disk: POP3 shows nothing that needs it, the next session tries again
+        self.names = index.names[:MOST_MESSAGES]
+        self.sizes = index.sizes[:MOST_MESSAGES]
+        self._paths = [found[name] for name in self.names]
 
-    def remove(self, messages: list[Stored]) -> int:
-        """How many are gone now; raises OSError at the first that cannot be removed."""
-        for one in messages:
-            try:
-                os.unlink(one.path)
-            except FileNotFoundError:
-                pass  # gone is gone
-        return len(messages)
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def uidl(self, number: int) -> str:
+        return uidl(self.names[number])
+
+    def open(self, number: int) -> Message:
+        """Raises OSError, FileNotFoundError when another program removed it."""
+        try:
+            return Message(_open(self._paths[number]))
+        except FileNotFoundError:
+            self._look_again()
+            return Message(_open(self._paths[number]))
+
+    def remove(self, numbers: Iterable[int]) -> None:
+        """All of them, also over a crash; raises OSError."""
+        remove(self._mail, self._box, [(self.names[one], self._paths[one]) for one in numbers], self._find)
 
     def close(self) -> None:
         os.close(self._lock)
 
+    def _find(self) -> dict[str, str]:
+        return find_messages(self._box)
 
-def open_mailbox(folder: str, account: str) -> MailboxSession:
-    """Raises MailboxInUse, OSError."""
-    box = os.path.join(folder, folder_name(account))
+    def _look_again(self) -> None:
+        """Another program gave some of them flags."""
+        found = self._find()
+        self._paths = [found.get(name, path) for name, path in zip(self.names, self._paths, strict=True)]
+
+
+def open_mailbox(mail: str, account: str, now: float | None = None) -> MailboxSession:
+    """`mail` is the folder that holds all. Raises MailboxInUse, OSError."""
+    box = os.path.join(mail, folder_name(account))
     make_mailbox(box)
-    lock = os.open(os.path.join(box, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = lock_mailbox(box)
+    if lock is None:
+        raise MailboxInUse(account)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise MailboxInUse(account) from None
-        return MailboxSession(lock, _messages(box))
+        return MailboxSession(lock, mail, box, time.time() if now is None else now)
     except BaseException:
         os.close(lock)
         raise
 
 
-def _messages(box: str) -> list[Stored]:
-    found: list[tuple[str, Stored]] = []
+def lock_mailbox(box: str) -> int | None:
+    """A descriptor that holds it as long as it is open, None when somebody else does."""
+    lock = os.open(os.path.join(box, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def find_messages(box: str) -> dict[str, str]:
+    """Name without flags → path. A message that is being moved from new to cur is found in both, and counts once."""
+    found: dict[str, str] = {}
     for part in ("new", "cur"):
-        with os.scandir(os.path.join(box, part)) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.is_file(follow_symlinks=False):
-                    found.append((entry.name, Stored(entry.path, uid_of(entry.name), entry.stat().st_size)))
-    return [stored for _, stored in sorted(found)[:MOST_MESSAGES]]
+        folder = os.path.join(box, part)
+        prefix = f"{folder}/"
+        found.update((base_of(name), prefix + name) for name in os.listdir(folder) if name[0] != ".")
+    return found
+
+
+def _look(names: Sequence[str] | Iterable[str], found: dict[str, str]) -> list[tuple[str, int]]:
+    """Those that are messages, oldest first, with their sizes on the wire."""
+    rows: list[tuple[int, str, int]] = []
+    for name in names:
+        try:
+            state = os.stat(found[name], follow_symlinks=False)
+            if not stat.S_ISREG(state.st_mode):
+                continue
+            size = wire_size(name, state.st_size)
+            rows.append((_age(name, state.st_mtime), name, size if size is not None else _measure(found[name])))
+        except OSError:
+            continue  # gone already, or not for us to read: the next session looks again
+    return [(name, size) for _, name, size in sorted(rows)]
+
+
+def _age(name: str, changed: float) -> int:
+    match = _TIME.match(name)
+    return int(match[0]) if match is not None else int(changed)
+
+
+def _measure(path: str) -> int:
+    message, size = Message(_open(path)), 0
+    try:
+        while data := message.read():
+            size += len(data)
+    finally:
+        message.close()
+    return size
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

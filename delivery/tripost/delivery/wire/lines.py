@@ -27,7 +27,7 @@ class LineReader:
     """Feed octets, take lines without their CRLF. `limit` counts a line with its CRLF."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._data = bytearray()
         self._looked = 0  # octets at the front in which no line ends
         self._skipping = False  # in a line that is too long
@@ -41,7 +41,7 @@ class LineReader:
         found = _NEWLINE.search(data, self._looked)
         if found is None:
             self._looked = len(data)
-            if len(data) > self._limit:
+            if len(data) > self.limit:
                 self._skipping = True
                 self._drop(len(data))
             return None
@@ -54,7 +54,7 @@ class LineReader:
             return Trouble.BARE_NEWLINE
         line = bytes(data[:at])
         self._drop(at + 2)
-        if self._skipping or at + 2 > self._limit:
+        if self._skipping or at + 2 > self.limit:
             self._skipping = False
             return Trouble.TOO_LONG
         return line

@@ -1,46 +1,74 @@
 """the server's side of POP3, without I/O
 
 Lines in, commands out. What the grammar and the state decide is an error text
-here; the rest is the session's.
+here; the rest is the session's. docs/pop3.md has one row per command, state and
+kind of argument; the tests are made from it.
 
-States   AUTHORIZATION → TRANSACTION → UPDATE (RFC 1939 §3).
-Source   RFC 1939, 2449 (CAPA), 3206 (response codes).
+States   AUTHORIZATION → TRANSACTION → UPDATE (RFC 1939 §3); inside of
+         AUTHORIZATION, an exchange that AUTH began (`exchange`): its lines are
+         not commands.
+Promise  every line has one answer; a line too long, or one that is no text, is a
+         mistake and nothing else.
+Source   RFC 1939 but APOP, 2449 (CAPA), 2595 (STLS), 5034 (AUTH), 6856 (UTF8, LANG).
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import msgspec
 
 from tripost.delivery.wire.lines import LineReader, Trouble
 
 LINE_LIMIT = 512  # RFC 2449 §4 says 255; passwords may be long
+EXCHANGE_LIMIT = 12_288  # RFC 5034 §4
 NUMBER_DIGITS = 9
+LANGUAGES = ("en",)
 
-# verb → (state it belongs to: a(uthorization), t(ransaction) or both; fewest, most arguments)
-_COMMANDS: dict[str, tuple[str, int, int]] = {
-    "CAPA": ("at", 0, 0),
-    "USER": ("a", 1, 1),
-    "PASS": ("a", 1, 1),
-    "QUIT": ("at", 0, 0),
-    "STAT": ("t", 0, 0),
-    "LIST": ("t", 0, 1),
-    "RETR": ("t", 1, 1),
-    "DELE": ("t", 1, 1),
-    "NOOP": ("t", 0, 0),
-    "RSET": ("t", 0, 0),
-    "UIDL": ("t", 0, 1),
-    "TOP": ("t", 2, 2),
+Kind = Literal["none", "text", "number", "number?", "top", "auth", "language"]
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """In which states a command is allowed ("a", "t" or both), and what it takes."""
+
+    states: str
+    takes: Kind
+
+
+COMMANDS: dict[str, Rule] = {
+    "CAPA": Rule("at", "none"),
+    "STLS": Rule("a", "none"),
+    "UTF8": Rule("a", "none"),
+    "LANG": Rule("at", "language"),
+    "AUTH": Rule("a", "auth"),
+    "USER": Rule("a", "text"),
+    "PASS": Rule("a", "text"),
+    "QUIT": Rule("at", "none"),
+    "STAT": Rule("t", "none"),
+    "LIST": Rule("t", "number?"),
+    "UIDL": Rule("t", "number?"),
+    "RETR": Rule("t", "number"),
+    "TOP": Rule("t", "top"),
+    "DELE": Rule("t", "number"),
+    "NOOP": Rule("t", "none"),
+    "RSET": Rule("t", "none"),
 }
-_NUMBERS = frozenset({"LIST", "RETR", "DELE", "UIDL", "TOP"})
-_MULTILINE_CAPA = ("TOP", "UIDL", "USER", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE", "EXPIRE NEVER")
 
 
 class Command(msgspec.Struct, frozen=True):
-    """`text` is the argument of USER and PASS; `numbers` those of the others."""
+    """`text` is the argument of USER, PASS and LANG, and AUTH's mechanism; `initial` AUTH's initial response,
+    None where there was none; `numbers` those of the others."""
 
     verb: str
     text: str = ""
     numbers: tuple[int, ...] = ()
+    initial: str | None = None
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A line of the exchange that AUTH began."""
+
+    text: str
 
 
 class Mistake(msgspec.Struct, frozen=True):
@@ -50,84 +78,132 @@ class Mistake(msgspec.Struct, frozen=True):
 
 
 class Pop3Protocol:
-    """One connection."""
+    """One connection. `secured`: TLS runs; `stls`: it could; `passwords`: USER, PASS and AUTH are taken."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, secured: bool = False, stls: bool = False) -> None:
         self._lines = LineReader(LINE_LIMIT)
+        self.secured = secured
+        self.stls = stls
         self.logged_in = False
+        self.exchange = False
+        self.utf8 = False
+        self.user = ""  # from USER, until the next command
 
     def feed(self, data: bytes) -> None:
         self._lines.feed(data)
 
-    def next(self) -> Command | Mistake | None:
+    def next(self) -> Command | Line | Mistake | None:
         """None for more octets."""
         line = self._lines.next()
         if line is None:
             return None
         if line is Trouble.TOO_LONG:
-            return Mistake(f"line longer than {LINE_LIMIT} octets")
+            return self._mistake(f"line longer than {self._limit} octets")
         if isinstance(line, Trouble):
-            return Mistake("bare CR or LF; lines end in CRLF")
-        return self._parse(line.decode("utf-8", "replace"))
+            return self._mistake("bare CR or LF; lines end in CRLF")
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError:
+            return self._mistake("not UTF-8")
+        if not text.isprintable() and any(one < " " or one == "\x7f" for one in text):
+            return self._mistake("control characters")
+        return Line(text) if self.exchange else self._parse(text)
+
+    @property
+    def _limit(self) -> int:
+        return EXCHANGE_LIMIT if self.exchange else LINE_LIMIT
+
+    def begin_exchange(self) -> None:
+        """What comes now answers a challenge."""
+        self.exchange = True
+        self._lines.limit = EXCHANGE_LIMIT
+
+    def end_exchange(self) -> None:
+        self.exchange = False
+        self._lines.limit = LINE_LIMIT
+
+    def start_tls(self) -> None:
+        """TLS runs: what was read or said before counts no more (RFC 2595 §4)."""
+        self._lines = LineReader(LINE_LIMIT)
+        self.secured, self.user, self.exchange = True, "", False
+
+    def log_in(self) -> None:
+        self.end_exchange()
+        self.logged_in, self.user = True, ""
+
+    def _mistake(self, text: str) -> Mistake:
+        if self.exchange:  # RFC 5034 §4: an invalid line ends the exchange
+            self.end_exchange()
+        self.user = ""
+        return Mistake(text)
 
     def _parse(self, line: str) -> Command | Mistake:
-        verb, _, rest = line.partition(" ")
+        user, self.user = self.user, ""
+        verb, space, rest = line.partition(" ")
         verb = verb.upper()
-        known = _COMMANDS.get(verb)
-        if known is None:
-            return Mistake("unknown command")
-        state, fewest, most = known
-        if ("t" if self.logged_in else "a") not in state:
+        rule = COMMANDS.get(verb)
+        if rule is None:
+            return Mistake(_UNKNOWN.get(verb, "unknown command"))
+        if ("t" if self.logged_in else "a") not in rule.states:
             return Mistake(f"{verb} only {'before' if self.logged_in else 'after'} the login")
-        if verb in ("USER", "PASS"):  # a password may hold spaces
-            return Command(verb, rest) if rest else Mistake(f"{verb} needs an argument")
-        words = rest.split()
-        if not fewest <= len(words) <= most:
-            return Mistake(f"wrong number of arguments for {verb}")
-        if verb in _NUMBERS and not all(_is_number(word) for word in words):
-            return Mistake("no such message")
-        return Command(verb, "", tuple(int(word) for word in words))
+        why = self._not_now(verb, user)
+        if why:
+            return Mistake(why)
+        if rule.takes == "text":  # a password may hold spaces
+            if not rest:
+                return Mistake(f"{verb} needs an argument")
+            self.user = rest if verb == "USER" else user
+            return Command(verb, rest)
+        if not rest.isascii():
+            return Mistake("the argument is not ASCII")
+        return _arguments(verb, rule.takes, rest.split(" ") if space else [])
+
+    def _not_now(self, verb: str, user: str) -> str:
+        if verb == "PASS" and not user:
+            return "USER first"
+        if verb == "STLS":
+            if self.secured:
+                return "TLS runs already"
+            if not self.stls:
+                return "TLS is not offered here"
+            if self.utf8:  # RFC 6856 §2.1
+                return "STLS before UTF8"
+        return ""
+
+
+_UNKNOWN = {"APOP": "APOP would need passwords in clear text on our disk; use AUTH SCRAM-SHA-256"}
+_MOST = {"none": 0, "number": 1, "number?": 1, "top": 2, "auth": 2, "language": 1}
+_FEWEST = {"number": 1, "top": 2}
+
+
+def _arguments(verb: str, kind: Kind, words: list[str]) -> Command | Mistake:
+    if not _FEWEST.get(kind, 0) <= len(words) <= _MOST[kind] or "" in words:
+        return Mistake(f"wrong arguments for {verb}")
+    if kind == "language":
+        return Command(verb, words[0] if words else "")
+    if kind == "auth":
+        return Command(verb, words[0].upper() if words else "", (), words[1] if len(words) > 1 else None)
+    if not all(_is_number(word) for word in words):
+        return Mistake("not a message's number" if kind != "top" else "not a message's number and lines")
+    return Command(verb, "", tuple(int(word) for word in words))
 
 
 def _is_number(word: str) -> bool:
-    return word.isascii() and word.isdigit() and len(word) <= NUMBER_DIGITS
+    return word.isdigit() and len(word) <= NUMBER_DIGITS
 
 
-def capabilities() -> list[str]:
-    return list(_MULTILINE_CAPA)
-
-
-def top(content: bytes, state: list[int]) -> tuple[bytes, bool]:
-    """The part of a chunk that TOP sends, and whether that was all.
-
-    `state` is [in body?, lines still to be sent, octets of a CRLFCRLF seen]; begin with [0, lines, 2].
-    """
-    at = 0
-    while at < len(content):
-        if not state[0]:
-            at, found = _end_of_header(content, at, state)
-            if not found:
-                return content, False
-            state[0] = 1
-        if state[1] <= 0:
-            return content[:at], True
-        end = content.find(b"\n", at)
-        if end < 0:
-            return content, False
-        at = end + 1
-        state[1] -= 1
-    return content, bool(state[0]) and state[1] <= 0
-
-
-def _end_of_header(content: bytes, at: int, state: list[int]) -> tuple[int, bool]:
-    """Walk on to the empty line; state[2] counts the octets of CRLFCRLF that stand just before `at`."""
-    wanted = b"\r\n\r\n"
-    while at < len(content):
-        if content[at] == wanted[state[2]]:
-            state[2] += 1
-        else:
-            state[2] = 1 if content[at] == wanted[0] else 0
-        at += 1
-        if state[2] == len(wanted):
-            return at, True
-    return at, False
+def capabilities(
+    *, logged_in: bool, passwords: bool, stls: bool, mechanisms: tuple[str, ...], expire: str, implementation: str
+) -> list[str]:
+    """CAPA's lines (RFC 2449 §6). `expire` is EXPIRE's argument."""
+    rows = ["TOP", "UIDL", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE"]
+    if passwords:
+        rows.append("USER")
+        if mechanisms:
+            rows.append(f"SASL {' '.join(mechanisms)}")
+    if stls and not logged_in:
+        rows.append("STLS")
+    rows += ["UTF8 USER", "LANG", f"EXPIRE {expire}"]
+    if implementation:
+        rows.append(f"IMPLEMENTATION {implementation}")
+    return rows
