@@ -3,8 +3,7 @@
 What waits for the disk at the same time is made durable together, in one
 worker-thread hop. Blocking; one batch at a time.
 
-Order    1. each message is written and synced in the staging folder, under a
-            name that only a whole message ever has; that folder is synced
+Order    1. each message is written in the staging folder, and both are synced
          2. the list of deliveries is synced
          3. each message is moved to new/; those folders are synced
 Promise  a crash before 2 has delivered nothing and the retry writes anew; after
@@ -18,22 +17,20 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable
 
 from tripost.delivery.mailbox.delivered import DeliveredList
 from tripost.delivery.mailbox.places import DELIVERED, STAGING, make_folder, make_mailbox, sync_folder, write_all
 from tripost.delivery.mailbox.policy import Policy
+from tripost.delivery.mailbox.syncing import Syncer
 from tripost.delivery.mailbox.uids import file_name
 from tripost.delivery.mailbox.usage import Usage
 
-SYNCERS = 4  # threads: a disk does several syncs in the time of one
 BOXES = 10_000  # mailboxes whose staging folder is remembered
 
 
 class Item:
-    """One message for one mailbox. `content` is None where it stands in the staging folder already (`spill`)."""
+    """One message for one mailbox. `content` is None, and `part` set, where it was written before (`Store.begin`)."""
 
     __slots__ = (
         "accepted",
@@ -48,6 +45,8 @@ class Item:
         "full",
         "key",
         "moved",
+        "new",
+        "part",
         "policy",
         "size",
     )
@@ -62,6 +61,8 @@ class Item:
         self.content: bytes | None = None
         self.size = 0
         self.again = False  # it is in the list
+        self.new = False  # this try made its file in the staging folder…
+        self.part = False  # …or wrote it beside what an earlier one left there
         self.moved = False
         self.delivered = False
         self.full = False
@@ -83,18 +84,18 @@ class Store:
         self._hostname = hostname
         self._now = now
         self._stages: OrderedDict[str, str] = OrderedDict()
-        self._pool: ThreadPoolExecutor | None = None
+        self._common = os.path.join(folder, STAGING)
+        self._sync = Syncer(folder)
 
     def close(self) -> None:
         self.delivered.close()
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        self._sync.close()
 
     # --- large messages, written piece by piece before their batch ---
 
     def begin(self, item: Item) -> int:
-        """A descriptor for the message's text."""
+        """A descriptor for the message's text, which the caller syncs."""
+        item.part = True
         path = os.path.join(self._stage(item), f"{item.key}.part")
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
@@ -106,7 +107,9 @@ class Store:
             _try(item, self._look)
         fresh = [item for item in batch if _good(item) and not item.again]
         self._weigh(fresh)
-        self._write([item for item in fresh if _good(item)])
+        fresh_good = [item for item in fresh if _good(item)]
+        together = self._together(fresh_good)
+        self._write(fresh_good, together)
         for item in fresh:
             if not _good(item):
                 self._clear(item)
@@ -120,16 +123,23 @@ class Store:
             for item in noted:
                 item.error = wrong
             return
-        self._show(noted)
+        self._show(noted, together)
         for item in noted:
             item.delivered = item.error is None
 
-    def _clear(self, item: Item) -> None:
-        """Of a message that is not noted, nothing needs to stay."""
+    def _together(self, items: list[Item]) -> bool:
         try:
-            os.unlink(os.path.join(self._stage(item), f"{item.key}.part"))
+            return self._sync.pays(len(items))
         except OSError:
-            pass  # the next attempt begins it anew, or `upkeep` finds it
+            return False
+
+    def _clear(self, item: Item) -> None:
+        """What this try wrote of a message that is not noted; what an earlier one left may be named by a note."""
+        if item.new or item.part:
+            try:
+                os.unlink(os.path.join(self._stage(item), f"{item.key}.part" if item.part else item.key))
+            except OSError:
+                pass  # the next try goes round it, or `upkeep` finds it
 
     def _look(self, item: Item) -> None:
         self._stage(item)
@@ -140,10 +150,9 @@ class Store:
         stage = self._stages.get(item.box)
         if stage is None:
             make_mailbox(item.box)
-            common = os.path.join(self.folder, STAGING)
-            make_folder(common)
-            same = os.stat(common).st_dev == os.stat(os.path.join(item.box, "new")).st_dev
-            stage = self._stages[item.box] = common if same else os.path.join(item.box, "tmp")
+            make_folder(self._common)
+            same = os.stat(self._common).st_dev == os.stat(os.path.join(item.box, "new")).st_dev
+            stage = self._stages[item.box] = self._common if same else os.path.join(item.box, "tmp")
             while len(self._stages) > BOXES:
                 self._stages.popitem(last=False)
         return stage
@@ -164,41 +173,71 @@ class Store:
                 octets, messages = octets + item.size, messages + 1
             more[item.box] = octets, messages
 
-    def _write(self, fresh: list[Item]) -> None:
-        fds: list[tuple[Item, int]] = []
+    def _write(self, fresh: list[Item], together: bool) -> None:
+        stages: dict[str, list[Item]] = {}
+        rest: list[tuple[Item, int]] = []
         try:
             for item in fresh:
-                if item.content is not None:
-                    _try(item, lambda one: fds.append((one, self.begin(one))))
-                    if item.error is None:
-                        _try(item, lambda one: write_all(fds[-1][1], one.content or b""))
-            self._each(lambda pair: _try(pair[0], lambda _: os.fsync(pair[1])), fds)
+                _try(item, lambda one: self._content(one, rest))
+            alone = [pair for pair in rest if not together or self._stage(pair[0]) != self._common]
+            self._sync.each(lambda pair: _try(pair[0], lambda _: os.fsync(pair[1])), alone)
         finally:
-            for _, fd in fds:
+            for _, fd in rest:
                 os.close(fd)
-        stages: dict[str, list[Item]] = {}
         for item in fresh:
-            _try(item, self._whole)
-            if item.error is None:
-                stages.setdefault(self._stage(item), []).append(item)
+            if item.part:
+                _try(item, self._whole)
+            stages.setdefault(self._stage(item), []).append(item)
+        if together:
+            self._all([item for item in fresh if item.error is None])
+            stages.pop(self._common, None)
         for stage, items in stages.items():
+            _sync(stage, [item for item in items if item.error is None])
+
+    def _content(self, item: Item, rest: list[tuple[Item, int]]) -> None:
+        """Write a small message. Its name is new, else an earlier try was cut off: then it must not be touched before
+        what replaces it is whole and synced, because a note that names it may be on the disk."""
+        if item.content is None:
+            return
+        path = os.path.join(self._stage(item), item.key)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            fd = self.begin(item)
             try:
-                sync_folder(stage)
-            except OSError as wrong:
-                for item in items:
-                    item.error = wrong
+                write_all(fd, item.content)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            return
+        item.new = True
+        rest.append((item, fd))
+        write_all(fd, item.content)
+
+    def _all(self, items: list[Item]) -> None:
+        try:
+            self._sync.all()
+        except OSError as wrong:
+            for item in items:
+                item.error = wrong
 
     def _whole(self, item: Item) -> None:
         path = os.path.join(self._stage(item), item.key)
         os.rename(f"{path}.part", path)
+        item.part = False
 
-    def _show(self, noted: list[Item]) -> None:
+    def _show(self, noted: list[Item], together: bool) -> None:
         believed = {target: self.usage.begin(box, target) for box, target in {(one.box, one.target) for one in noted}}
         targets: dict[str, list[Item]] = {}
         for item in noted:
             _try(item, self._move)
             targets.setdefault(item.target, []).append(item)
-        self._each(lambda pair: _sync(*pair), targets.items())
+        if together:
+            self._all([item for item in noted if self._stage(item) == self._common])
+            others = {target: some for target, some in targets.items() if self._stage(some[0]) != self._common}
+        else:
+            others = targets
+        self._sync.each(lambda pair: _sync(*pair), others.items())
         for target, items in targets.items():
             moved = [item for item in items if item.moved]
             if moved and believed.get(target):
@@ -219,18 +258,6 @@ class Store:
             make_mailbox(item.box)
             os.rename(staged, os.path.join(item.target, name))
         item.moved = True
-
-    def _each(self, work: Callable[[Any], None], what: Iterable[Any]) -> None:
-        """Several at once where there are several; `work` raises nothing."""
-        rows = list(what)
-        if len(rows) < 2:
-            for row in rows:
-                work(row)
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(SYNCERS, thread_name_prefix="mailbox-sync")
-        for _ in self._pool.map(work, rows):
-            pass
 
 
 def _sync(target: str, items: list[Item]) -> None:
