@@ -68,6 +68,16 @@ def test_values(tmp_path: pathlib.Path) -> None:
         ("[local]\npostmaster = 'marc'\n", '7:1: local.postmaster: "marc": the address has no domain'),
         ("[[listen]]\nservice = 'ftp'\naddress = 'x'\n", "7:1: listen[2].service: must be one of smtp, pop3, monitor"),
         ("[[listen]]\nservice = 'smtp'\naddress = 'x'\n", "8:1: listen[2].address:"),
+        ("[local]\ndomains = ['m.x']\naliases = { 'a@y.x' = ['b@z'] }\n", "8:"),
+        ("[local]\ndomains = ['m.x']\naliases = { 'a@m.x' = [] }\n", "8:"),
+        ("[local]\ndomains = ['m.x']\naliases = { 'a@m.x' = ['b'] }\n", "8:"),
+        ("[local]\naliases = 3\n", "7:1: local.aliases: must be a table, not 3"),
+        ("[local]\ndomains = ['m.x']\ncatch_all = { 'y.x' = 'a@m.x' }\n", "8:"),
+        ("[local]\nquota = '5'\n", '7:1: local.quota: "5" is no size'),
+        ("[local]\nquota_over = 'drop'\n", "7:1: local.quota_over: must be one of defer, reject"),
+        ("[local]\ndomains = ['m.x']\n[local.mailbox.'b@m.x']\nquota = 5\n", "9:1: local.mailbox.b@m.x.quota:"),
+        ("[local]\ndomains = ['m.x']\n[local.mailbox.'b@m.x']\nquotas = 5\n", "9:1: local.mailbox.b@m.x.quotas:"),
+        ("[local]\ndomains = ['m.x']\n[local.mailbox.'b@z.x']\nmax_messages = 5\n", "8:"),
         ("relay = 3\n", "6:1: listen[1].relay: unknown key"),
         ("x = \n", "6:5: Invalid value"),
     ],
@@ -111,13 +121,14 @@ def test_built_in(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_units() -> None:
-    assert [units.duration(one) for one in ("90s", "5m", "4h", "5d", "200ms", "1.5h")] == [
+    assert [units.duration(one) for one in ("90s", "5m", "4h", "5d", "200ms", "1.5h", "0")] == [
         90,
         300,
         14400,
         432000,
         0.2,
         5400,
+        0,
     ]
     assert [units.size(one) for one in ("0", "100B", "32KiB", "1.5MiB", "1GiB")] == [0, 100, 32768, 1572864, 1 << 30]
     for text in ("5", "5 weeks", "", "-5s", "s"):

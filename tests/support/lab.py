@@ -114,12 +114,14 @@ async def lab(
     delivery: DeliverySettings | None = None,
     answers: dict[str, Any] | None = None,
     random: Callable[[], float] = lambda: 0.5,
+    aliases: dict[str, list[str]] | None = None,
 ) -> AsyncGenerator[Lab, None]:
     bus, clock = Bus(), Clock(lambda: 1_800_000_000.0)
     router = Router(
         local_domains=frozenset({"truc.fr"}),
         users=lambda address: address if address in USERS else None,
         postmaster="post@truc.fr",
+        aliases=aliases,
     )
     holder: list[Queue] = []
 

@@ -11,13 +11,14 @@ Fails    what goes wrong with a message is an outcome; what goes wrong with the
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
 import trio
 
 from tripost.delivery.connection import Connect, Connection, Down
+from tripost.delivery.forwarding import OpenReader, by_alias, circle, goes_in_circles, marked
 from tripost.delivery.resolver import Names, Unroutable
 from tripost.delivery.verdicts import down
 from tripost.queue.body import BodyReader
@@ -43,9 +44,6 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     idle: float = 5.0
     connect_timeout: float = 30.0
     most_workers: int = 2000
-
-
-OpenReader = Callable[[], Awaitable[BodyReader]]
 
 
 class LocalDelivery(Protocol):
@@ -143,8 +141,19 @@ class Worker:
         if hop == "discard":
             return {one.id: Delivered("discarded") for one in lease.recipients}
         if hop.startswith(("mx:", "smtp://")):
-            return await self._relay(lease, open_reader)
+            return await self._each_alias(lease, open_reader)
         return {one.id: Failed(554, "5.4.0", f"no way to deliver to {hop}") for one in lease.recipients}
+
+    async def _each_alias(self, lease: Lease, open_reader: OpenReader) -> dict[int, Outcome]:
+        """What an alias forwards carries a line of it."""
+        outcomes: dict[int, Outcome] = {}
+        for alias, some in by_alias(lease.recipients).items():
+            if alias and await goes_in_circles(open_reader, alias):
+                outcomes |= {one.id: circle(alias) for one in some}
+                continue
+            part = lease if len(some) == len(lease.recipients) else msgspec.structs.replace(lease, recipients=some)
+            outcomes |= await self._relay(part, marked(open_reader, alias) if alias else open_reader)
+        return outcomes
 
     async def _relay(self, lease: Lease, open_reader: OpenReader) -> dict[int, Outcome]:
         try:

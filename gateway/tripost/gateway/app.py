@@ -16,13 +16,13 @@ import ipaddress
 import os
 from collections.abc import Callable
 
+import msgspec
 import trio
 
 from tripost.delivery.dispatcher import DeliverySettings, Dispatcher
 from tripost.delivery.dsn import make_report
-from tripost.delivery.mailbox.maildir import MaildirDelivery, Place
 from tripost.delivery.resolver import Resolver
-from tripost.delivery.routing import Router, RouteRule
+from tripost.delivery.routing import Router
 from tripost.gateway.accounts import Accounts
 from tripost.gateway.config import Config
 from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
@@ -30,6 +30,7 @@ from tripost.gateway.eventlog import EventLog
 from tripost.gateway.ingress.smtp_session import IngressContext, serve_smtp
 from tripost.gateway.lifecycle import Draining, Stop, leaves
 from tripost.gateway.listeners import Acceptor, Handler, ListenError, Network, Service, bind
+from tripost.gateway.local_mail import LocalMail
 from tripost.gateway.monitor.websocket import Monitor
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
@@ -47,22 +48,7 @@ class StartError(Exception):
 
 def make_router(config: Config) -> Router:
     """The routing tables of a configuration; users are read from the accounts file."""
-    accounts = Accounts(config.accounts_file)
-    postmaster = config.local.postmaster
-
-    def users(address: str) -> str | None:
-        if accounts.exists(address):
-            return address
-        return postmaster if postmaster and address.partition("@")[0].lower() == "postmaster" else None
-
-    return Router(
-        local_domains=frozenset(domain.lower() for domain in config.local.domains),
-        users=users,
-        relay_domains=frozenset(domain.lower() for domain in config.relay.domains),
-        rules=[RouteRule(domain=rule.domain, to=rule.to) for rule in config.route],
-        postmaster=postmaster,
-        separator=config.local.separator,
-    )
+    return LocalMail(config).mailboxes.router
 
 
 class Gateway:
@@ -74,6 +60,7 @@ class Gateway:
         self.bus = Bus()
         self.addresses: dict[str, list[str]] = {}
         self._draining = Draining()
+        self._mail = LocalMail(config, self.bus)
         log.attach(self.bus)
 
     async def run(self, stop: Stop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> bool:
@@ -84,7 +71,7 @@ class Gateway:
             os.makedirs(os.path.join(config.state, "mail"), mode=0o700, exist_ok=True)
         except OSError as wrong:
             raise StartError(f"{config.state}: {wrong.strerror}") from wrong
-        router = make_router(config)
+        router = self._mail.mailboxes.router
         reporter = _Reporter(config, router, clock)
         clean = False
         try:
@@ -101,6 +88,7 @@ class Gateway:
             raise StartError(f"{config.state}: {SpoolLocked.text}") from group
         except* (SpoolError, SpoolDamaged, OSError) as group:
             raise StartError(f"{config.state}: {leaves(group)[0]}") from group
+        self._mail.close()
         self.bus.emit(Stopped(time=clock.now(), clean=clean))
         return clean
 
@@ -119,6 +107,7 @@ class Gateway:
             async with trio.open_nursery() as work:
                 dispatcher = self._dispatcher(queue, clock)
                 await work.start(dispatcher.run)
+                outer.start_soon(self._mail.keep_up, queue, clock)
                 await self._accept(services, work, clock, stop, task_status)
                 self.bus.emit(Stopping(time=clock.now(), reason=stop.reason))
                 self._draining.begin()
@@ -169,10 +158,12 @@ class Gateway:
         pop3 = Pop3Context(
             hostname=config.hostname,
             accounts=accounts,
-            mailboxes=_mail_folder(config),
+            mailboxes=self._mail.mailboxes.folder,
             bus=self.bus,
             clock=clock,
             draining=self._draining,
+            policy=self._mail.mailboxes.policy,
+            expire=self._mail.mailboxes.expire,
         )
         monitor = Monitor(queue.statistics, self._draining)
 
@@ -206,7 +197,7 @@ class Gateway:
                 connect_timeout=default.connect_timeout,
             ),
             resolver=Resolver(config.dns.nameservers, hostname=config.hostname),
-            local=MaildirDelivery(_mail_folder(config), config.hostname, _locate(config)),
+            local=self._mail.delivery,
             bus=self.bus,
             clock=clock,
         )
@@ -225,7 +216,7 @@ class _Reporter:
         self, envelope: Envelope, failures: list[tuple[Recipient, Failed]], header: bytes
     ) -> tuple[Envelope, bytes] | None:
         assert self.new_id is not None
-        return make_report(
+        made = make_report(
             hostname=self._config.hostname,
             envelope=envelope,
             failures=failures,
@@ -235,16 +226,14 @@ class _Reporter:
             next_hop_for=lambda address: self._router.route(address).next_hop,
             expire=self._config.retry.expire,
         )
+        return (_to_all(self._router, made[0]), made[1]) if made is not None else None
 
 
-def _locate(config: Config) -> Callable[[str], Place | None]:
-    """Whose mailbox is it? The postmaster's is somebody's, so that its mail is never refused."""
-    accounts = Accounts(config.accounts_file)
-
-    def locate(address: str) -> Place | None:
-        return Place(address) if address == config.local.postmaster or accounts.exists(address) else None
-
-    return locate
+def _to_all(router: Router, report: Envelope) -> Envelope:
+    """A report's recipients: its addressee may be an alias of ours."""
+    routes = router.route(report.recipients[0].address).all
+    people = [Recipient(n, one.address, one.next_hop, via=one.via) for n, one in enumerate(routes)]
+    return msgspec.structs.replace(report, recipients=tuple(people))
 
 
 def _queue_settings(config: Config) -> QueueSettings:
@@ -271,10 +260,6 @@ def _queue_settings(config: Config) -> QueueSettings:
 
 def _networks(config: Config) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(one, strict=False) for one in config.relay.networks)
-
-
-def _mail_folder(config: Config) -> str:
-    return os.path.join(config.state, "mail")
 
 
 async def _cancel_on_hard(stop: Stop, scope: trio.CancelScope) -> None:

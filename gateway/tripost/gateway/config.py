@@ -15,7 +15,8 @@ import re
 import socket
 import tomllib
 from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -118,6 +119,10 @@ class _Reader:
         if marks:
             return self._unit(marks[0], value, path)
         origin = get_origin(hint)
+        if origin is UnionType or origin is Union:  # X | None: what is absent is None
+            return self.value(get_args(hint)[0], value, path)
+        if origin is dict:
+            return self._table(get_args(hint)[1], value, path)
         if origin is list:
             return self._list(get_args(hint)[0], value, path)
         if origin is Literal:
@@ -138,6 +143,13 @@ class _Reader:
             return None
         items: list[object] = list(value)  # pyright: ignore[reportUnknownArgumentType]
         return [self.value(item, one, (*path, number)) for number, one in enumerate(items)]
+
+    def _table(self, item: Any, value: object, path: Path) -> Any:
+        if not isinstance(value, dict):
+            self.error(path, f"must be a table, not {_shown(value)}")
+            return None
+        rows: dict[str, object] = {str(key): one for key, one in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return {key: self.value(item, one, (*path, key)) for key, one in rows.items()}
 
     def _choice(self, choices: tuple[Any, ...], value: object, path: Path) -> Any:
         if value not in choices:
@@ -183,10 +195,35 @@ def _check(config: Config, complain: Complain) -> None:
     each(config.dns.nameservers, ("dns", "nameservers"), _nameserver)
     if config.local.postmaster:
         _try(config.local.postmaster, ("local", "postmaster"), parse_address, complain)
+    _check_local(config, complain)
     for number, route in enumerate(config.route):
         _try(route.domain, ("route", number, "domain"), _pattern, complain)
         _try(route.to, ("route", number, "to"), _target, complain)
     _check_numbers(config, complain)
+
+
+def _check_local(config: Config, complain: Complain) -> None:
+    """Who is known here, under which names."""
+    local = config.local
+    domains = {domain.lower() for domain in local.domains or [config.hostname or socket.gethostname()]}
+
+    def ours(address: str) -> None:
+        domain = parse_address(address).rpartition("@")[2].lower()
+        if domain not in domains:
+            raise ValueError(f"{domain} is not one of [local] domains")
+
+    for name, targets in local.aliases.items():
+        _try(name, ("local", "aliases", name), ours, complain)
+        if not targets:
+            complain(("local", "aliases", name), "must name somebody")
+        for number, target in enumerate(targets):
+            _try(target, ("local", "aliases", name, number), parse_address, complain)
+    for domain, target in local.catch_all.items():
+        if domain.lower() not in domains:
+            complain(("local", "catch_all", domain), "is not one of [local] domains")
+        _try(target, ("local", "catch_all", domain), parse_address, complain)
+    for name in local.mailbox:
+        _try(name, ("local", "mailbox", name), ours, complain)
 
 
 def _check_numbers(config: Config, complain: Complain) -> None:

@@ -28,10 +28,27 @@ class Relay(msgspec.Struct, frozen=True, kw_only=True):
     domains: list[str] = []
 
 
+class Mailbox(msgspec.Struct, frozen=True, kw_only=True):
+    """One mailbox; what is None is as in [local]."""
+
+    quota: Size | None = None
+    quota_messages: int | None = None
+    retention: Duration | None = None
+    one_shot: bool = False
+    max_messages: int = 0
+
+
 class Local(msgspec.Struct, frozen=True, kw_only=True):
     domains: list[str] = []  # the hostname
     postmaster: str = ""
     separator: str = "+"
+    quota: Size = 0
+    quota_messages: int = 0
+    quota_over: Literal["defer", "reject"] = "defer"
+    retention: Duration = 0.0
+    catch_all: dict[str, str] = {}
+    aliases: dict[str, list[str]] = {}
+    mailbox: dict[str, Mailbox] = {}
 
 
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True):

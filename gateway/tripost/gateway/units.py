@@ -1,7 +1,7 @@
 """durations and sizes as people write them
 
 `"90s"`, `"5m"`, `"4h"`, `"5d"`, `"200ms"` are seconds; `"32KiB"`, `"50MiB"`,
-`"1GiB"`, `"100B"` are octets. A bare number is refused: its unit is a guess.
+`"1GiB"`, `"100B"` are octets. A bare number but 0 is refused: its unit is a guess.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _FORM = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
 def duration(text: str) -> float:
     """Seconds. Raises ValueError."""
     match = _FORM.fullmatch(text)
-    if match is None or match[2] not in _DURATIONS:
+    if match is None or (match[2] not in _DURATIONS and text != "0"):
         raise ValueError(f'"{text}" is no duration; write one as "90s", "5m", "4h" or "5d"')
-    return float(match[1]) * _DURATIONS[match[2]]
+    return float(match[1]) * _DURATIONS.get(match[2], 0.0)
 
 
 def size(text: str) -> int:

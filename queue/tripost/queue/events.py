@@ -148,6 +148,13 @@ class Fetched(Event, frozen=True, kw_only=True):
     deleted: int
 
 
+class Expired(Event, frozen=True, kw_only=True):
+    """Messages of a mailbox went because its policy says so: too old, or too many."""
+
+    account: str
+    messages: int
+
+
 class Trouble(Event, frozen=True, kw_only=True):
     """Something an operator should look at."""
 

@@ -310,6 +310,14 @@ class Queue:
                 await self._log.append(HOLD, encode(Hold(place, held)), apply, essential=True)
         return len(rows)
 
+    async def queued_ids(self, next_hop: str, most: int) -> set[str] | None:
+        """The messages for a next hop; None when they are more than `most`. A scan that yields. Raises SpoolError."""
+        hop, rows = self._schedule.find(next_hop), self._ledger.rows
+        places = {rows.place[row] async for row in scan(rows, lambda _: True) if rows.hop[row] == hop}
+        if len(places) > most:
+            return None
+        return {(await self._store.read(place)).envelope.id for place in places}
+
     async def rows_at(self, place: int) -> list[int]:
         """The queued deliveries of the message at `place`; a scan that yields."""
         return [row async for row in scan(self._ledger.rows, lambda one: one == place)]

@@ -27,6 +27,7 @@ class Recipient(msgspec.Struct, frozen=True, array_like=True):
     next_hop: str  # what the schedule is keyed by; see tripost.delivery.routing
     notify: int = 0
     orcpt: str = ""  # ORCPT as it came, "type;xtext" (RFC 3461 §4.2)
+    via: str = ""  # the alias of ours that forwards it to another host
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):

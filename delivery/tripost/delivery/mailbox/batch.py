@@ -22,6 +22,7 @@ from collections.abc import Callable
 from tripost.delivery.mailbox.delivered import DeliveredList
 from tripost.delivery.mailbox.places import DELIVERED, STAGING, make_folder, make_mailbox, sync_folder, write_all
 from tripost.delivery.mailbox.policy import Policy
+from tripost.delivery.mailbox.retention import tidy
 from tripost.delivery.mailbox.syncing import Syncer
 from tripost.delivery.mailbox.uids import file_name
 from tripost.delivery.mailbox.usage import Usage
@@ -77,12 +78,12 @@ class Item:
 class Store:
     """The mailboxes below `folder`."""
 
-    def __init__(self, folder: str, hostname: str, now: Callable[[], float]) -> None:
+    def __init__(self, folder: str, hostname: str) -> None:
         self.folder = folder
         self.usage = Usage()
         self.delivered = DeliveredList(os.path.join(folder, DELIVERED))
+        self.pushed_out: dict[str, int] = {}  # mailbox → messages that went; for who asks
         self._hostname = hostname
-        self._now = now
         self._stages: OrderedDict[str, str] = OrderedDict()
         self._common = os.path.join(folder, STAGING)
         self._sync = Syncer(folder)
@@ -101,8 +102,8 @@ class Store:
 
     # --- a batch ---
 
-    def commit(self, batch: list[Item]) -> None:
-        """Afterwards every item is `delivered`, is `full`, or has an `error`."""
+    def commit(self, batch: list[Item], now: float) -> None:
+        """`now` in wall-clock seconds. Afterwards every item is `delivered`, is `full`, or has an `error`."""
         for item in batch:
             _try(item, self._look)
         fresh = [item for item in batch if _good(item) and not item.again]
@@ -116,7 +117,6 @@ class Store:
         noted = [item for item in batch if _good(item)]
         if not noted:
             return
-        now = self._now()
         try:
             self.delivered.add([(item.key, max(now, item.accepted)) for item in noted])
         except OSError as wrong:
@@ -126,6 +126,17 @@ class Store:
         self._show(noted, together)
         for item in noted:
             item.delivered = item.error is None
+            if item.moved and item.policy.max_messages:
+                self._cap(item, now)
+
+    def _cap(self, item: Item, now: float) -> None:
+        """The oldest go, where only so many may stay."""
+        try:
+            if self.usage.measure(item.box)[1] > item.policy.max_messages:
+                count = tidy(item.box, item.policy, now)
+                self.pushed_out[item.box] = self.pushed_out.get(item.box, 0) + count
+        except OSError:
+            pass  # the next delivery tries again
 
     def _together(self, items: list[Item]) -> bool:
         try:

@@ -16,7 +16,6 @@ Fails    any trouble with the disk is a deferral of the message; a full mailbox
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -25,6 +24,7 @@ from typing import Any
 import msgspec
 import trio
 
+from tripost.delivery.forwarding import circle, delivered_to, was_delivered_to
 from tripost.delivery.mailbox.batch import Item, Store
 from tripost.delivery.mailbox.delivered import key_of
 from tripost.delivery.mailbox.places import write_all
@@ -36,7 +36,6 @@ from tripost.queue.message import Deferred, Delivered, Envelope, Failed, Outcome
 
 READ = 65_536
 SMALL = 65_536  # octets that may wait in memory for their batch
-_DELIVERED_TO = re.compile(rb"(?im)^Delivered-To:[ \t]*([^\r\n]*?)[ \t]*\r?$")
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -52,7 +51,8 @@ Locate = Callable[[str], Place | None]
 
 
 class MaildirDelivery:
-    """`folder` holds the mailboxes. `locate` raises nothing."""
+    """`folder` holds the mailboxes. `locate` raises nothing. `told(mailbox's folder, count)`: messages were pushed out
+    by newer ones."""
 
     def __init__(
         self,
@@ -61,9 +61,12 @@ class MaildirDelivery:
         locate: Locate = Place,
         run_sync: RunSync | None = None,
         now: Callable[[], float] = time.time,
+        told: Callable[[str, int], None] = lambda box, count: None,
     ) -> None:
-        self.store = Store(folder, hostname, now)
+        self.store = Store(folder, hostname)
         self._locate = locate
+        self._now = now
+        self._told = told
         self._run_sync: RunSync = run_sync if run_sync is not None else trio.to_thread.run_sync
         self._disk = trio.Lock()
         self._waiting: list[Item] = []
@@ -94,10 +97,10 @@ class MaildirDelivery:
         box = os.path.join(self.store.folder, folder_name(place.account))
         key = key_of(envelope.id, recipient.id)
         item = Item(key, box, place.folder, place.policy, envelope.accepted, binary=envelope.binary)
-        head = f"Return-Path: <{envelope.sender}>\r\nDelivered-To: {place.account}\r\n".encode()
+        head = f"Return-Path: <{envelope.sender}>\r\n".encode() + delivered_to(place.account)
         first = await reader.read(READ)
-        if place.account.encode() in delivered_to(first):
-            return Failed(554, "5.4.6", f"the message was delivered to {place.account} before: it goes in circles")
+        if was_delivered_to(place.account, first):
+            return circle(place.account)
         item.size = len(head) + reader.size
         if reader.size <= SMALL:
             item.content = head + first
@@ -138,20 +141,17 @@ class MaildirDelivery:
         batch, self._waiting = self._waiting, []
         try:
             with trio.CancelScope(shield=True):  # a few disk operations
-                await self._run_sync(partial(self.store.commit, batch))
+                await self._run_sync(partial(self.store.commit, batch, self._now()))
         finally:
             for item in batch:
                 item.done = True
+        while self.store.pushed_out:
+            self._told(*self.store.pushed_out.popitem())
 
     async def with_disk(self, work: Callable[[], Any]) -> Any:
         """Run blocking work on the store while no batch is written."""
         async with self._disk:
             return await self._run_sync(work)
-
-
-def delivered_to(start: bytes) -> list[bytes]:
-    """Whom a message's header says it was delivered to; looked for in its first octets."""
-    return _DELIVERED_TO.findall(start.partition(b"\r\n\r\n")[0])
 
 
 def _trouble(wrong: OSError | None) -> Deferred:

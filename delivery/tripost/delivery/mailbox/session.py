@@ -11,23 +11,23 @@ Promise  numbers, sizes and UIDs do not change while it is open; nothing is
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
 import stat
 import time
 from collections.abc import Iterable, Sequence
 
+from tripost.delivery.mailbox.folders import age_of, find_messages, lock_mailbox
 from tripost.delivery.mailbox.index import Index
 from tripost.delivery.mailbox.lineends import WireEnds
 from tripost.delivery.mailbox.places import make_mailbox
+from tripost.delivery.mailbox.policy import Policy
 from tripost.delivery.mailbox.removal import remove, replay
-from tripost.delivery.mailbox.uids import base_of, folder_name, uidl, wire_size
+from tripost.delivery.mailbox.retention import overdue, remove_all
+from tripost.delivery.mailbox.uids import folder_name, uidl, wire_size
 
 MOST_MESSAGES = 250_000  # one session shows no more; the rest comes when these are gone
-LOCK = "tripost-lock"
 READ = 65_536
-_TIME = re.compile(r"[0-9]{1,12}(?=\.)")
+NO_LIMITS = Policy()
 
 
 class MailboxInUse(Exception):
@@ -60,13 +60,17 @@ class Message:
 class MailboxSession:
     """Blocking; for a thread. Made by `open_mailbox`. Messages are counted from 0."""
 
-    def __init__(self, lock: int, mail: str, box: str, now: float) -> None:
+    def __init__(self, lock: int, mail: str, box: str, policy: Policy, now: float) -> None:
         self._lock = lock
         self._mail = mail
         self._box = box
         replay(mail, box, self._find)
         index = Index(box, now)
         found = self._find()
+        late = overdue(found, policy, now)
+        self.expired = remove_all(late)
+        if late:
+            found = self._find()
         if not all(map(found.__contains__, index.names)):
             found |= self._find()  # a file that is renamed while a folder is read may be missed once, not twice
         index.update(found, lambda names: _look(names, found))
@@ -108,7 +112,7 @@ class MailboxSession:
         self._paths = [found.get(name, path) for name, path in zip(self.names, self._paths, strict=True)]
 
 
-def open_mailbox(mail: str, account: str, now: float | None = None) -> MailboxSession:
+def open_mailbox(mail: str, account: str, now: float | None = None, policy: Policy = NO_LIMITS) -> MailboxSession:
     """`mail` is the folder that holds all. Raises MailboxInUse, OSError."""
     box = os.path.join(mail, folder_name(account))
     make_mailbox(box)
@@ -116,34 +120,10 @@ def open_mailbox(mail: str, account: str, now: float | None = None) -> MailboxSe
     if lock is None:
         raise MailboxInUse(account)
     try:
-        return MailboxSession(lock, mail, box, time.time() if now is None else now)
+        return MailboxSession(lock, mail, box, policy, time.time() if now is None else now)
     except BaseException:
         os.close(lock)
         raise
-
-
-def lock_mailbox(box: str) -> int | None:
-    """A descriptor that holds it as long as it is open, None when somebody else does."""
-    lock = os.open(os.path.join(box, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
-
-
-def find_messages(box: str) -> dict[str, str]:
-    """Name without flags → path. A message that is being moved from new to cur is found in both, and counts once."""
-    found: dict[str, str] = {}
-    for part in ("new", "cur"):
-        folder = os.path.join(box, part)
-        prefix = f"{folder}/"
-        found.update((base_of(name), prefix + name) for name in os.listdir(folder) if name[0] != ".")
-    return found
 
 
 def _look(names: Sequence[str] | Iterable[str], found: dict[str, str]) -> list[tuple[str, int]]:
@@ -155,15 +135,10 @@ def _look(names: Sequence[str] | Iterable[str], found: dict[str, str]) -> list[t
             if not stat.S_ISREG(state.st_mode):
                 continue
             size = wire_size(name, state.st_size)
-            rows.append((_age(name, state.st_mtime), name, size if size is not None else _measure(found[name])))
+            rows.append((int(age_of(name, state.st_mtime)), name, size if size is not None else _measure(found[name])))
         except OSError:
             continue  # gone already, or not for us to read: the next session looks again
     return [(name, size) for _, name, size in sorted(rows)]
-
-
-def _age(name: str, changed: float) -> int:
-    match = _TIME.match(name)
-    return int(match[0]) if match is not None else int(changed)
 
 
 def _measure(path: str) -> int:

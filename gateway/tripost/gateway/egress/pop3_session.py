@@ -24,7 +24,7 @@ from tripost.gateway.egress.pop3_maildrop import Maildrop, Refused, in_thread
 from tripost.gateway.egress.pop3_protocol import LANGUAGES, Command, Mistake, Pop3Protocol, capabilities
 from tripost.gateway.lifecycle import Draining
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus, Connected, Fetched, LoggedIn, LoginFailed
+from tripost.queue.events import Bus, Connected, Expired, Fetched, LoggedIn, LoginFailed
 
 IDLE = 600.0  # seconds, RFC 1939 §3
 WRITE = 300.0  # seconds for one piece that a slow client takes
@@ -191,16 +191,19 @@ class _Session:
 
     async def _enter(self, account: str) -> None:
         context = self._context
+        policy, now = context.policy(account), context.clock.now()
         try:
-            box = await in_thread(partial(open_mailbox, context.mailboxes, account, context.clock.now()))
+            box = await in_thread(partial(open_mailbox, context.mailboxes, account, now, policy))
         except MailboxInUse:
             self._err("[IN-USE] another session has this mailbox")
             return
         except OSError:
             self._err("[SYS/TEMP] the mailbox cannot be opened now")
             return
-        self._policy = context.policy(account)
-        self._drop = Maildrop(box, one_shot=self._policy.one_shot)
+        if box.expired:
+            context.bus.emit(Expired(time=now, account=account, messages=box.expired))
+        self._policy = policy
+        self._drop = Maildrop(box, one_shot=policy.one_shot)
         self._account = account
         self._protocol.log_in()
         context.bus.emit(LoggedIn(time=context.clock.now(), service="pop3", account=account, client=self._client))

@@ -219,9 +219,10 @@ class _Session:
         if isinstance(decision, Refusal):
             self._error(reply(decision.code, decision.enhanced, decision.text), "rcpt")
             return
-        new = Recipient(len(self._recipients), decision.address, decision.next_hop)
-        if all((one.address, one.next_hop) != (new.address, new.next_hop) for one in self._recipients):
-            self._recipients.append(new)
+        for route in decision.all:
+            new = Recipient(len(self._recipients), route.address, route.next_hop, via=route.via)
+            if all((one.address, one.next_hop) != (new.address, new.next_hop) for one in self._recipients):
+                self._recipients.append(new)
         self._protocol.recipient_accepted()
         self._say(reply(250, "2.1.5", "recipient ok"))
 
