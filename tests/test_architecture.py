@@ -20,7 +20,7 @@ PURE = {
     "delivery/tripost/delivery/wire": "lines dots replies addresses parameters",
     "delivery/tripost/delivery/mailbox": "uids policy lineends",
     "gateway/tripost/gateway": "config_positions guard proxy_protocol sasl units settings windows",
-    "gateway/tripost/gateway/ingress": "smtp_protocol trace",
+    "gateway/tripost/gateway/ingress": "smtp_protocol smtp_commands smtp_events smtp_states terms claims trace",
     "gateway/tripost/gateway/egress": "pop3_protocol pop3_top",
 }
 MOST_LINES = 400

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tripost.delivery.wire.addresses import AddressError, parse_address, parse_path, split
-from tripost.delivery.wire.dots import DotReader, DotStuffer
+from tripost.delivery.wire.addresses import AddressError, ascii_form, parse_address, parse_path, split
+from tripost.delivery.wire.dots import ChunkReader, DotReader, DotStuffer
 from tripost.delivery.wire.lines import LineReader, Trouble
-from tripost.delivery.wire.parameters import MailParameters, ParameterError, mail_parameters, rcpt_parameters
+from tripost.delivery.wire.parameters import (
+    MailParameters,
+    ParameterError,
+    RcptParameters,
+    from_xtext,
+    is_xtext,
+    mail_parameters,
+    rcpt_parameters,
+)
 from tripost.delivery.wire.replies import Reply, ReplyError, ReplyReader
+from tripost.queue.message import NOTIFY_DELAY, NOTIFY_FAILURE, NOTIFY_NEVER, NOTIFY_SUCCESS
 
 CUTS = st.lists(st.integers(0, 200), max_size=12)
 NOISE = st.lists(st.sampled_from([b"\r", b"\n", b".", b"x", b"\r\n", b"\r\n.", b"\0"]), max_size=30).map(b"".join)
@@ -84,6 +94,31 @@ def test_only_crlf_dot_crlf_ends_data(end: bytes) -> None:
     assert not done
 
 
+@given(NOISE, CUTS)
+def test_normalizing_leaves_only_crlf_and_hides_no_end(data: bytes, cuts: list[int]) -> None:
+    strict, kind = DotReader(), DotReader(normalize=True)
+    wire = data + b"\r\n.\r\n"
+    plain = strict.feed(wire)
+    got = b"".join(kind.feed(piece) for piece in _pieces(wire, cuts) if not kind.done)
+    assert kind.done
+    assert got == re.sub(rb"\r\n|\r|\n", b"\r\n", plain)
+    assert kind.bare == strict.bare
+
+
+@given(NOISE, CUTS, st.booleans(), st.booleans())
+def test_chunks_do_not_depend_on_the_cuts(data: bytes, cuts: list[int], binary: bool, normalize: bool) -> None:
+    reader, got = ChunkReader(binary=binary, normalize=normalize), []
+    for piece in _pieces(data, cuts):
+        got.append(reader.feed(piece, last=False))
+        assert not got[-1].endswith(b"\r") or data.count(b"\r") > data.count(b"\r\n")
+    got.append(reader.feed(b"", last=True))
+    whole = b"".join(got)
+    rest = data.replace(b"\r\n", b"")
+    bare = not binary and (b"\r" in rest or b"\n" in rest)
+    assert reader.bare == bare
+    assert whole == (re.sub(rb"\r\n|\r|\n", b"\r\n", data) if bare and normalize else data)
+
+
 def _replies(data: bytes) -> list[Reply]:
     reader, found = ReplyReader(), []
     for n in range(len(data)):
@@ -120,11 +155,42 @@ def test_what_is_no_reply(data: bytes) -> None:
         ("<a@[127.0.0.1]>", "a@[127.0.0.1]", ""),
         ("<a@[IPv6:::1]>", "a@[IPv6:::1]", ""),
         ("<Postmaster>", "postmaster", ""),
-        ("<a@bücher.example>", "a@xn--bcher-kva.example", ""),
+        ('<"a@b\\"c"@d.example>', '"a@b\\"c"@d.example', ""),
+        ("<a@xn--bcher-kva.example>", "a@xn--bcher-kva.example", ""),
+        ("<x@B_c.example> BODY=7BIT", "x@b_c.example", " BODY=7BIT"),
+        (f"<{'a' * 64}@b.example>", f"{'a' * 64}@b.example", ""),
     ],
 )
 def test_paths(text: str, address: str, rest: str) -> None:
     assert parse_path(text) == (address, rest)
+    assert parse_path(text, utf8=True) == (address, rest)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept", "routed"),
+    [
+        ("<a@Bücher.example>", "a@bücher.example", "a@xn--bcher-kva.example"),
+        ("<a@bu\u0308cher.example>", "a@bücher.example", "a@xn--bcher-kva.example"),
+        ("<δοκιμή@straße.example>", "δοκιμή@straße.example", "δοκιμή@xn--strae-oqa.example"),
+        ('<"é "@b.example>', '"é "@b.example', '"é "@b.example'),
+        ("<é.ü@b.example>", "é.ü@b.example", "é.ü@b.example"),
+    ],
+)
+def test_internationalised_paths(text: str, kept: str, routed: str) -> None:
+    assert parse_path(text, utf8=True) == (kept, "")
+    assert ascii_form(kept) == routed
+    with pytest.raises(AddressError) as info:
+        parse_path(text)
+    assert info.value.enhanced == "5.6.7"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<é\x85@b.example>", "<é\u200e@b.example>", "<é..ü@b.example>", "<a@é..example>", f"<{'é' * 33}@b.example>"],
+)
+def test_what_is_no_internationalised_path(text: str) -> None:
+    with pytest.raises(AddressError):
+        parse_path(text, utf8=True)
 
 
 @pytest.mark.parametrize(
@@ -162,22 +228,168 @@ def test_null_path_and_parts() -> None:
         parse_address("nobody")
 
 
-@given(st.text(max_size=80))
-def test_paths_never_surprise(text: str) -> None:
+def test_addresses_of_the_configuration_are_kept_in_ascii() -> None:
+    assert parse_address("Marc@Bücher.example") == "Marc@xn--bcher-kva.example"
+    with pytest.raises(AddressError):
+        parse_address("é@b.example")
+
+
+@given(st.text(max_size=80), st.booleans())
+def test_paths_never_surprise(text: str, utf8: bool) -> None:
     try:
-        parse_path(f"<{text}>")
+        address, _ = parse_path(f"<{text}>", utf8=utf8)
     except AddressError:
-        pass
+        return
+    assert utf8 or address.isascii()
+    assert parse_path(f"<{address}>", utf8=utf8) == (address, "")
+    ascii_form(address)
 
 
-def test_parameters() -> None:
-    assert mail_parameters("") == MailParameters()
-    assert mail_parameters(" SIZE=12 body=8bitmime") == MailParameters(12, True)
-    for text, code in [(" SIZE=x", 501), (" SIZE", 501), (" BODY=9", 501), (" FOO=1", 555), ("SIZE=1", 501)]:
-        with pytest.raises(ParameterError) as info:
-            mail_parameters(text)
-        assert info.value.code == code
+ALL = frozenset(
+    {"SIZE", "8BITMIME", "BINARYMIME", "SMTPUTF8", "DSN", "AUTH", "REQUIRETLS", "DELIVERBY", "FUTURERELEASE"}
+    | {"MT-PRIORITY"}
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("", {}),
+        (" SIZE=12 body=8bitmime", {"size": 12, "body": "8BITMIME"}),
+        ("  BODY=7BIT ", {"body": "7BIT"}),
+        (" BODY=BINARYMIME", {"body": "BINARYMIME"}),
+        (" SMTPUTF8", {"smtputf8": True}),
+        (" RET=hdrs ENVID=a+2Bb", {"ret": "HDRS", "envid": "a+2Bb"}),
+        (" AUTH=<>", {"auth": "<>"}),
+        (" AUTH=e+3Dmc2@example.com", {"auth": "e=mc2@example.com"}),
+        (" REQUIRETLS", {"require_tls": True}),
+        (" BY=120;R", {"by": 120, "by_mode": "R"}),
+        (" BY=-5;nt", {"by": -5, "by_mode": "NT"}),
+        (" BY=+999999999;RT", {"by": 999_999_999, "by_mode": "RT"}),
+        (" HOLDFOR=60", {"hold_for": 60}),
+        (" HOLDUNTIL=2030-01-31T08:00:00Z", {"hold_until": 1_896_076_800.0}),
+        (" HOLDUNTIL=2030-01-31T08:00:00.5+01:00", {"hold_until": 1_896_073_200.5}),
+        (" HOLDUNTIL=2016-12-31T23:59:60Z", {"hold_until": 1_483_228_799.0}),
+        (" MT-PRIORITY=-9", {"priority": -9}),
+        (" MT-PRIORITY=3", {"priority": 3}),
+    ],
+)
+def test_parameters_of_mail(text: str, fields: dict[str, object]) -> None:
+    assert mail_parameters(text, ALL) == MailParameters(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("SIZE=1", 501),
+        (" SIZE=x", 501),
+        (" SIZE", 501),
+        (" SIZE=1 SIZE=1", 501),
+        (" SIZE=" + "9" * 21, 501),
+        (" SIZE=١", 501),
+        (" BODY=9", 501),
+        (" SMTPUTF8=yes", 501),
+        (" RET=ALL", 501),
+        (" RET=FULL RET=FULL", 501),
+        (" ENVID=" + "x" * 101, 501),
+        (" ENVID=a+0Ab", 501),
+        (" ENVID=a+2", 501),
+        (" ENVID=", 501),
+        (" AUTH=", 501),
+        (" AUTH=nobody", 501),
+        (" REQUIRETLS=1", 501),
+        (" BY=0;R", 501),
+        (" BY=-1;R", 501),
+        (" BY=12", 501),
+        (" BY=1234567890;N", 501),
+        (" BY=12;X", 501),
+        (" HOLDFOR=-1", 501),
+        (" HOLDFOR=1234567890", 501),
+        (" HOLDFOR=1 HOLDUNTIL=2030-01-31T08:00:00Z", 501),
+        (" HOLDUNTIL=2030-02-31T08:00:00Z", 501),
+        (" HOLDUNTIL=2030-01-31", 501),
+        (" MT-PRIORITY=10", 501),
+        (" MT-PRIORITY=+1", 501),
+        (" FOO=1", 555),
+        (" NOTIFY=NEVER", 555),
+        (" =1", 501),
+        (" A=b=c", 501),
+        (" SIZE=1\tBODY=7BIT", 501),
+    ],
+)
+def test_parameters_that_are_none(text: str, code: int) -> None:
+    with pytest.raises(ParameterError) as info:
+        mail_parameters(text, ALL)
+    assert (info.value.code, info.value.enhanced) == (code, "5.5.4")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " SIZE=1",
+        " BODY=7BIT",
+        " SMTPUTF8",
+        " RET=FULL",
+        " ENVID=x",
+        " AUTH=<>",
+        " REQUIRETLS",
+        " BY=1;R",
+        " HOLDFOR=1",
+        " MT-PRIORITY=1",
+    ],
+)
+def test_parameters_are_understood_where_their_extension_is_offered(text: str) -> None:
+    mail_parameters(text, ALL)
+    with pytest.raises(ParameterError) as info:
+        mail_parameters(text, frozenset())
+    assert info.value.code == 555
+
+
+def test_binary_needs_its_own_keyword() -> None:
+    with pytest.raises(ParameterError) as info:
+        mail_parameters(" BODY=BINARYMIME", frozenset({"8BITMIME"}))
+    assert info.value.code == 555
+
+
+@pytest.mark.parametrize(
+    ("text", "utf8", "fields"),
+    [
+        ("", False, {}),
+        (" NOTIFY=NEVER", False, {"notify": NOTIFY_NEVER}),
+        (" NOTIFY=success,DELAY", False, {"notify": NOTIFY_SUCCESS | NOTIFY_DELAY}),
+        (" NOTIFY=FAILURE,FAILURE", False, {"notify": NOTIFY_FAILURE}),
+        (" ORCPT=rfc822;a+2Bb@c.example", False, {"orcpt": "rfc822;a+2Bb@c.example"}),
+        (" ORCPT=utf-8;é@c.example", True, {"orcpt": "utf-8;é@c.example"}),
+    ],
+)
+def test_parameters_of_rcpt(text: str, utf8: bool, fields: dict[str, object]) -> None:
+    assert rcpt_parameters(text, ALL, utf8=utf8) == RcptParameters(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " NOTIFY=NEVER,DELAY",
+        " NOTIFY=",
+        " NOTIFY",
+        " NOTIFY=SOON",
+        " ORCPT=a@b",
+        " ORCPT=;a",
+        " ORCPT=rfc822;",
+        " ORCPT=rfc822;" + "x" * 500,
+        " ORCPT=rfc822;a+zz",
+        " ORCPT=rfc822;é",
+        " ORCPT=utf-8;é@c.example",
+        " SIZE=1",
+    ],
+)
+def test_parameters_of_rcpt_that_are_none(text: str) -> None:
     with pytest.raises(ParameterError):
-        mail_parameters(" SIZE=1 SIZE=1")
-    with pytest.raises(ParameterError):
-        rcpt_parameters(" NOTIFY=NEVER")
+        rcpt_parameters(text, ALL)
+
+
+def test_xtext() -> None:
+    assert from_xtext("a+2Bb+3D+C3+A9") == "a+b=é"
+    assert from_xtext("+FF") == "\ufffd"
+    assert is_xtext("a+2Bb")
+    assert not any(is_xtext(text) for text in ("a+2b", "a b", "a=", "a+", "é"))

@@ -18,7 +18,9 @@ from tripost.delivery.dispatcher import DeliverySettings, Dispatcher
 from tripost.delivery.dsn import make_report
 from tripost.delivery.mailbox.maildir import MaildirDelivery, Place
 from tripost.delivery.routing import Router
-from tripost.gateway.ingress.smtp_session import IngressContext, serve_smtp
+from tripost.gateway.ingress.context import IngressContext
+from tripost.gateway.ingress.policy import Policy
+from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.queue.clock import Clock
 from tripost.queue.events import Bus, Event
 from tripost.queue.manager import Queue
@@ -55,7 +57,7 @@ class Lab:
         values: dict[str, Any] = {
             "hostname": "smtp.truc.fr",
             "queue": self.queue,
-            "router": self.router,
+            "policy": Policy(self.router),
             "bus": self.bus,
             "clock": self.clock,
             "relay_networks": (ipaddress.ip_network("127.0.0.0/8"),),

@@ -27,7 +27,9 @@ from tripost.gateway.accounts import Accounts
 from tripost.gateway.config import Config
 from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
 from tripost.gateway.eventlog import EventLog
-from tripost.gateway.ingress.smtp_session import IngressContext, serve_smtp
+from tripost.gateway.ingress.context import IngressContext
+from tripost.gateway.ingress.policy import Policy
+from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.gateway.lifecycle import Draining, Stop, leaves
 from tripost.gateway.listeners import Acceptor, Handler, ListenError, Network, Service, bind
 from tripost.gateway.local_mail import LocalMail
@@ -141,7 +143,7 @@ class Gateway:
         smtp = IngressContext(
             hostname=config.hostname,
             queue=queue,
-            router=router,
+            policy=Policy(router),
             bus=self.bus,
             clock=clock,
             relay_networks=_networks(config),

@@ -43,12 +43,20 @@ class Draining:
 
     def __init__(self) -> None:
         self._scopes: set[trio.CancelScope] = set()
+        self._told: set[Callable[[], None]] = set()
         self.begun = False
 
     def begin(self) -> None:
         self.begun = True
         for scope in self._scopes:
             scope.cancel()
+        for tell in self._told:
+            tell()
+
+    def watch(self, tell: Callable[[], None]) -> Callable[[], None]:
+        """`tell` is called when draining begins, until what this returns is called."""
+        self._told.add(tell)
+        return lambda: self._told.discard(tell)
 
     @contextmanager
     def waiting(self, seconds: float) -> Generator[trio.CancelScope]:

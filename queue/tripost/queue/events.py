@@ -130,6 +130,14 @@ class Bounced(Event, frozen=True, kw_only=True, tag="failed"):
     report: str
 
 
+class Noticed(Event, frozen=True, kw_only=True):
+    """A client does something odd that is dealt with, and that an operator may want to know."""
+
+    service: str
+    client: str
+    reason: str
+
+
 class LoggedIn(Event, frozen=True, kw_only=True):
     service: str
     account: str

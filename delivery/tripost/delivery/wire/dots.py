@@ -1,8 +1,10 @@
-"""the end of data and the dots before it
+"""the content, out of DATA and of BDAT, and into DATA
 
 Receiving: only CRLF . CRLF ends data (RFC 5321 §4.1.1.4); the dot that
-transparency added (§4.5.2) is taken away again; bare CR and LF are noted,
-never understood. Sending: dots are added, and the end.
+transparency added (§4.5.2) is taken away again; bare CR and LF never end
+anything. They are noted, and with `normalize` they become CRLF in what is
+handed on. A chunk of BDAT (RFC 3030) has a length instead of an end, and no
+dots. Sending: dots are added, and the end.
 
 Why      A message is looked through a few times by the C of `bytes.find`, not
          octet by octet in Python.
@@ -10,11 +12,22 @@ Why      A message is looked through a few times by the C of `bytes.find`, not
 
 from __future__ import annotations
 
+import re
+
+_NEWLINE = re.compile(rb"\r\n|\r|\n")
+
+
+def _bare(content: bytes) -> bool:
+    """Is there a CR or LF without the other? `content` must not end between the two."""
+    pairs = content.count(b"\r\n")
+    return content.count(b"\r") != pairs or content.count(b"\n") != pairs
+
 
 class DotReader:
     """Feed octets as they come; get content, and at the end what stood behind it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, normalize: bool = False) -> None:
+        self._normalize = normalize
         self._held: bytes = b"\r\n"  # the line end of the DATA command: data may be empty
         self._fresh = True  # `_held`'s first octets are not content
         self.done = False
@@ -38,10 +51,11 @@ class DotReader:
         return self._content(content)
 
     def _content(self, content: bytes) -> bytes:
-        if not self.bare:
-            pairs = content.count(b"\r\n")
-            self.bare = content.count(b"\r") != pairs or content.count(b"\n") != pairs
+        bare = (self._normalize or not self.bare) and _bare(content)
+        self.bare = self.bare or bare
         content = content.replace(b"\r\n.", b"\r\n")
+        if bare and self._normalize:
+            content = _NEWLINE.sub(b"\r\n", content)
         if self._fresh and content:
             content = content[2:]
             self._fresh = False
@@ -54,6 +68,32 @@ def _open_end(data: bytes) -> int:
         if data.endswith(b"\r\n.\r\n"[:size]):
             return size
     return 0
+
+
+class ChunkReader:
+    """Feed the octets of all the chunks of one message; get content. `binary`: CR and LF are octets like others.
+
+    What it hands on never ends between CR and LF."""
+
+    def __init__(self, *, binary: bool = False, normalize: bool = False) -> None:
+        self._binary = binary
+        self._normalize = normalize
+        self._held = b""  # a CR that may be half of a line end
+        self.bare = False
+
+    def feed(self, data: bytes, *, last: bool) -> bytes:
+        """`last`: nothing comes behind `data`. One octet at most is held back."""
+        if self._held:
+            data, self._held = self._held + data, b""
+        if not last and data.endswith(b"\r"):
+            data, self._held = data[:-1], b"\r"
+        if self._binary:
+            return data
+        if (self._normalize or not self.bare) and _bare(data):
+            self.bare = True
+            if self._normalize:
+                return _NEWLINE.sub(b"\r\n", data)
+        return data
 
 
 class DotStuffer:

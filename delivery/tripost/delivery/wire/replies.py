@@ -14,6 +14,7 @@ import msgspec
 
 LINE_LIMIT = 4096  # RFC 5321 says 512; real servers say more
 LINES_LIMIT = 128
+TEXT_LIMIT = 480  # characters of text that we put on one line
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
 
@@ -37,15 +38,27 @@ class Reply(msgspec.Struct, frozen=True):
         return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
 
     def encode(self) -> bytes:
-        """The octets on the wire; the enhanced code is on each line (RFC 2034 §4)."""
+        """The octets on the wire; the enhanced code is on each line (RFC 2034 §4).
+
+        Whatever the text holds, they are a reply: ASCII, without control characters, no line over 512 octets
+        (RFC 5321 §4.5.3.1.5)."""
         mark = f"{self.enhanced} " if self.enhanced else ""
-        last = len(self.lines) - 1
-        rows = (f"{self.code}{' ' if n == last else '-'}{mark}{line}\r\n" for n, line in enumerate(self.lines))
-        return "".join(rows).encode("utf-8", "replace")
+        lines = self.lines
+        if len(lines) == 1 and len(lines[0]) <= TEXT_LIMIT and lines[0].isascii() and lines[0].isprintable():
+            return f"{self.code} {mark}{lines[0]}\r\n".encode("ascii")
+        parts = [part for line in lines for part in _fold(line)]
+        last = len(parts) - 1
+        rows = [f"{self.code}{' ' if n == last else '-'}{mark}{part}\r\n" for n, part in enumerate(parts)]
+        return "".join(rows).encode("ascii")
 
 
 def reply(code: int, enhanced: str, *lines: str) -> Reply:
     return Reply(code, enhanced, lines)
+
+
+def _fold(line: str) -> list[str]:
+    safe = "".join([one if " " <= one <= "~" else "?" for one in line])
+    return [safe[at : at + TEXT_LIMIT] for at in range(0, len(safe), TEXT_LIMIT)] or [""]
 
 
 class ReplyReader:

@@ -1,266 +1,228 @@
-"""the server's side of SMTP, without I/O
+"""the server's side of SMTP and LMTP, without I/O
 
-Octets in, events out. What the grammar and the order of commands decide is
-answered here (`Answer`); what needs the world (may this recipient? is it
-stored?) is an event that the driver answers and reports back by a method.
+Octets in, events out (`smtp_events`). What the grammar and the order of
+commands decide is answered here; what needs the world (may this recipient? is
+it stored?) is an event that the driver answers and reports back by a method.
 
-States   connected → greeted → mail → rcpt → data → greeted …
-Promise  only CRLF.CRLF ends data; a bare CR or LF never ends anything; each
-         command has exactly one reply, in order.
-Source   RFC 5321 §4; RFC 1870, 2034, 2920, 6152.
+States   `smtp_states.State`; which command may come in which is its `PLACES`.
+Promise  only CRLF.CRLF ends DATA, only its length ends a chunk; a bare CR or LF
+         never ends anything; each command has exactly one reply, in order; the
+         octets of a chunk are never taken for commands, whatever becomes of it.
+Fails    after a BDAT whose length cannot be read nobody knows where commands
+         begin again: the connection is closed.
+Source   RFC 5321 §4; 2033, 2034, 2920, 3030, 3207, 4954, 6531.
 """
 
 from __future__ import annotations
 
-import msgspec
+import re
 
-from tripost.delivery.wire.addresses import AddressError, parse_path
-from tripost.delivery.wire.dots import DotReader
+from tripost.delivery.wire.dots import ChunkReader, DotReader
 from tripost.delivery.wire.lines import LineReader, Trouble
-from tripost.delivery.wire.parameters import MailParameters, ParameterError, mail_parameters, rcpt_parameters
+from tripost.delivery.wire.parameters import NO_MAIL_PARAMETERS
 from tripost.delivery.wire.replies import Reply, reply
+from tripost.gateway.ingress.smtp_commands import HANDLERS, bdat
+from tripost.gateway.ingress.smtp_events import Answer, AuthLine, ChunkEnd, EndOfContent, Event, Octets
+from tripost.gateway.ingress.smtp_states import AUTH_LIMIT, COMMAND_LIMIT, PLACES, Place, State, out_of_place
+from tripost.gateway.ingress.terms import Terms, hello, keywords
 
-COMMAND_LIMIT = 1024  # RFC 5321 §4.5.3.1.4 asks for 512 and more with extensions
-HELO_LIMIT = 255
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """Send this; `phase` names the command; `close` the connection afterwards."""
-
-    reply: Reply
-    phase: str = ""
-    close: bool = False
-
-
-class Hello(msgspec.Struct, frozen=True):
-    """Answered already; told for the record."""
-
-    reply: Reply
-
-
-class Mail(msgspec.Struct, frozen=True):
-    """Answer, and call `mail_accepted` if it was accepted."""
-
-    sender: str
-    parameters: MailParameters
-
-
-class Rcpt(msgspec.Struct, frozen=True):
-    """Answer, and call `recipient_accepted` if it was accepted."""
-
-    address: str
-
-
-class Data(msgspec.Struct, frozen=True):
-    """Answer with 354 and call `data_begins`, or refuse."""
-
-
-class Chunk(msgspec.Struct, frozen=True):
-    """Some content, without dot-stuffing."""
-
-    content: bytes
-
-
-class EndOfData(msgspec.Struct, frozen=True):
-    """Answer; `bare` when there were bare CR or LF in the content. The transaction is over."""
-
-    bare: bool
-
-
-Event = Answer | Hello | Mail | Rcpt | Data | Chunk | EndOfData
-
-_SYNTAX = {
-    "HELO": "HELO name",
-    "EHLO": "EHLO name",
-    "MAIL": "MAIL FROM:<address> [SIZE=n] [BODY=8BITMIME]",
-    "RCPT": "RCPT TO:<address>",
-}
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_NOTHING: frozenset[str] = frozenset()
 
 
 class ServerProtocol:
-    """One connection."""
+    """One connection. `normalize`: bare CR and LF in content become CRLF."""
 
-    def __init__(self, hostname: str, message_size: int) -> None:
-        self._hostname = hostname
-        self._message_size = message_size
-        self._lines = LineReader(COMMAND_LIMIT)
-        self._dots: DotReader | None = None
-        self._waiting = b""  # octets of the content that were not looked at yet
-        self._closed = False
+    def __init__(self, terms: Terms, *, normalize: bool = False) -> None:
+        self._normalize = normalize
+        self._lines = LineReader(AUTH_LIMIT)
+        self._waiting = b""  # octets of content that were not looked at yet
+        self._dots = DotReader()
+        self._chunks = ChunkReader()
+        self._left = self._size = 0  # octets of the chunk
+        self._last = False
+        self._dropping = False  # this chunk
+        self._after = State.READY  # this chunk
+        self.broken = reply(503, "5.5.1", "the content was refused")  # what chunks get in State.BROKEN
+        self.parameters = self.pending = NO_MAIL_PARAMETERS  # of MAIL: accepted, and asked for
+        self.terms = terms
+        self.state = State.START
         self.helo = ""
-        self.extended = False  # by EHLO
-        self.in_mail = False
-        self.recipients = 0
+        self.extended = False  # by EHLO or LHLO
+        self.offered = _NOTHING  # what parameters may build on
         self.verb = ""
 
     def feed(self, data: bytes) -> None:
-        if self._dots is not None:
-            self._waiting += data
+        if self.in_content:
+            self._waiting = self._waiting + data if self._waiting else data
         else:
             self._lines.feed(data)
 
     @property
-    def in_data(self) -> bool:
-        return self._dots is not None
+    def in_content(self) -> bool:
+        return self.state is State.DOTS or self.state is State.OCTETS
 
     def next(self) -> Event | None:
-        """What comes next; None for more octets. After an Answer that closes nothing more comes."""
-        if self._closed:
-            return None
-        if self._dots is not None:
-            return self._next_content(self._dots)
-        line = self._lines.next()
-        if line is None:
-            return None
-        if line is Trouble.TOO_LONG:
-            return Answer(reply(500, "5.5.2", f"command line longer than {COMMAND_LIMIT} octets"), "command")
-        if isinstance(line, Trouble):
-            self.close()
-            return Answer(reply(500, "5.5.2", "bare CR or LF in a command; lines end in CRLF"), "command", close=True)
-        return self._command(line)
+        """What comes next; None for more octets."""
+        while True:
+            state = self.state
+            if state is State.DOTS:
+                return self._next_dots()
+            if state is State.OCTETS:
+                if self._left and not self._waiting:
+                    return None
+                event = self._next_octets()
+                if event is not None:
+                    return event
+                continue
+            if state is State.CLOSED or state is State.HANDSHAKE:
+                return None
+            line = self._lines.next()
+            if line is None:
+                return None
+            if line is Trouble.BARE_NEWLINE:
+                self.close()
+                answer = reply(500, "5.5.2", "bare CR or LF in a command; lines end in CRLF")
+                return Answer(answer, "command", close=True)
+            return self._sasl(line) if state is State.SASL else self._command(line)
 
-    def _next_content(self, dots: DotReader) -> Event | None:
+    # --- content ---
+
+    def _next_dots(self) -> Event | None:
+        dots = self._dots
         if dots.done:
-            self._dots = None
             self._lines.feed(dots.rest)
             self.reset()
-            return EndOfData(dots.bare)
+            return EndOfContent(dots.bare, chunked=False)
         data, self._waiting = self._waiting, b""
         if not data:
             return None
-        return Chunk(dots.feed(data))
+        return Octets(dots.feed(data))
 
-    # --- what the driver tells ---
+    def _next_octets(self) -> Event | None:
+        """Some octets of the chunk, or its end; None where there is nothing to tell."""
+        if self._left:
+            piece = self._waiting[: self._left]
+            self._waiting = self._waiting[self._left :]
+            self._left -= len(piece)
+            content = b"" if self._dropping else self._chunks.feed(piece, last=False)
+            return Octets(content) if content else None
+        if self._last and not self._dropping and (content := self._chunks.feed(b"", last=True)):
+            return Octets(content)
+        self._lines.feed(self._waiting)
+        self._waiting, self.state = b"", self._after
+        if self._last and self._after is not State.START:
+            self.reset()
+        if self._dropping:
+            return None
+        return EndOfContent(self._chunks.bare, chunked=True) if self._last else ChunkEnd(self._size)
 
-    def mail_accepted(self) -> None:
-        self.in_mail = True
-
-    def recipient_accepted(self) -> None:
-        self.recipients += 1
-
-    def data_begins(self) -> None:
-        self._dots = DotReader()
-        self._waiting = self._lines.take()
-
-    def reset(self) -> None:
-        """No transaction."""
-        self.in_mail = False
-        self.recipients = 0
-
-    def close(self) -> None:
-        """Whatever was pipelined is discarded."""
-        self._closed = True
+    def _sasl(self, line: bytes | Trouble) -> Event:
+        self.state = State.READY
+        if isinstance(line, Trouble):
+            return Answer(reply(500, "5.5.6", f"authentication line longer than {AUTH_LIMIT} octets"), "auth")
+        return AuthLine(line.decode("latin-1"))
 
     # --- commands ---
 
-    def _command(self, line: bytes) -> Event:
-        text = line.decode("utf-8", "replace")
+    def _command(self, line: bytes | Trouble) -> Event:
+        if isinstance(line, Trouble):
+            return Answer(reply(500, "5.5.2", f"command line longer than {COMMAND_LIMIT} octets"), "command")
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError:
+            text = line.decode("latin-1")  # whatever that means, it holds what is refused below
         verb, _, argument = text.partition(" ")
         self.verb = verb = verb.upper()
-        handler = _COMMANDS.get(verb)
-        if handler is None:
+        place = PLACES.get(verb)
+        if place is None:
             self.verb = "unknown"
             return Answer(reply(500, "5.5.2", "command not recognised"), "command")
-        if any(ord(one) < 32 or ord(one) == 127 for one in text):
-            return Answer(reply(501, "5.5.4", "control characters in a command"), verb.lower())
-        return handler(self, argument.strip(" "))
+        wrong = self._wrong(verb, place, line, text)
+        if verb == "BDAT":
+            return bdat(self, argument, wrong)
+        return wrong or HANDLERS[verb](self, argument.strip(" "))
 
-    def _refuse(self, code: int, enhanced: str, text: str) -> Answer:
+    def _wrong(self, verb: str, place: Place, line: bytes, text: str) -> Answer | None:
+        """Why a command is refused before it is looked into."""
+        terms = self.terms
+        if len(line) + 2 > place.limit:
+            return self.refuse(500, "5.5.2", f"command line longer than {place.limit} octets")
+        if _CONTROL.search(text) is not None or (len(text) == len(line) and not line.isascii()):
+            return self.refuse(501, "5.5.4", "control characters, or no UTF-8, in a command")
+        if place.lmtp is not None and place.lmtp != terms.lmtp:
+            return self.refuse(500, "5.5.1", "this is LMTP: say LHLO" if terms.lmtp else "this is SMTP: say EHLO")
+        if terms.need_tls and not terms.secured and not place.before_tls:
+            return self.refuse(530, "5.7.0", "must issue a STARTTLS command first")
+        if self.state in place.states:
+            return None
+        code, why = out_of_place(verb, self.state, lmtp=terms.lmtp)
+        return self.refuse(code, "5.5.1", why)
+
+    def refuse(self, code: int, enhanced: str, text: str) -> Answer:
+        """The command that is being read is answered with this."""
         return Answer(reply(code, enhanced, text), self.verb.lower())
 
-    def _syntax(self, why: str = "") -> Answer:
-        return self._refuse(501, "5.5.4", (f"{why}; " if why else "") + f"syntax: {_SYNTAX[self.verb]}")
+    def chunk_begins(self, size: int, *, last: bool) -> None:
+        """So many octets are content. They are dropped unless `content_accepted` is called."""
+        if self.state is State.RECIPIENTS:
+            self._chunks = ChunkReader(binary=self.parameters.body == "BINARYMIME", normalize=self._normalize)
+        self._left = self._size = size
+        self._last, self._dropping = last, True
+        self._after = self.state if self.state in (State.START, State.READY) else State.BROKEN
+        self.state, self._waiting = State.OCTETS, self._lines.take()
 
-    def _hello(self, argument: str) -> Event:
-        if not argument or " " in argument or len(argument) > HELO_LIMIT:
-            return self._syntax()
-        self.helo = argument.encode("ascii", "replace").decode()
-        self.extended = self.verb == "EHLO"
+    # --- what the driver tells ---
+
+    def hello_accepted(self, name: str) -> Reply:
+        """The reply that is due."""
+        self.helo, self.state = name, State.READY
+        self.extended = self.verb != "HELO"
+        self.offered = keywords(self.terms) if self.extended else _NOTHING
+        return hello(self.terms) if self.extended else Reply(250, "", (self.terms.hostname,))
+
+    def mail_accepted(self) -> None:
+        self.state, self.parameters = State.SENDER, self.pending
+
+    def recipient_accepted(self) -> None:
+        self.state = State.RECIPIENTS
+
+    def content_accepted(self) -> None:
+        if self.state is State.OCTETS:
+            self._dropping, self._after = False, State.CHUNKS
+            return
+        self.state, self._waiting = State.DOTS, self._lines.take()
+        self._dots = DotReader(normalize=self._normalize)
+
+    def content_refused(self, answer: Reply) -> None:
+        """By BDAT: the transaction is over, and chunks that are under way get the same reply (RFC 3030 §2)."""
+        self.broken = answer
+        if self.state is State.CHUNKS:
+            self.state = State.BROKEN
+
+    def auth_continues(self) -> None:
+        self.state = State.SASL
+
+    def auth_over(self, terms: Terms) -> None:
+        """The exchange has ended; `terms` are new where it ended well."""
+        self.state, self.terms, self.offered = State.READY, terms, keywords(terms)
+
+    def tls_begins(self) -> int:
+        """Drop what was read behind STARTTLS (RFC 3207 §4.2 and CVE-2011-0411); says how many octets."""
+        self.state = State.HANDSHAKE
+        return len(self._lines.take())
+
+    def begin_anew(self, terms: Terms) -> None:
+        """As after the greeting: nothing that the client said counts any more."""
+        self.helo, self.extended, self.offered = "", False, _NOTHING
         self.reset()
-        if not self.extended:
-            return Hello(Reply(250, "", (self._hostname,)))
-        offers = ("PIPELINING", f"SIZE {self._message_size}", "8BITMIME", "ENHANCEDSTATUSCODES")
-        return Hello(Reply(250, "", (self._hostname, *offers)))
+        self.terms = terms
 
-    def _mail(self, argument: str) -> Event:
-        if not self.helo:
-            return self._refuse(503, "5.5.1", "say HELO or EHLO first")
-        if self.in_mail:
-            return self._refuse(503, "5.5.1", "a sender was given already; RSET begins anew")
-        if argument[:5].upper() != "FROM:":
-            return self._syntax()
-        try:
-            sender, rest = parse_path(argument[5:].lstrip(" "), null=True)
-            parameters = mail_parameters(rest)
-        except AddressError as wrong:
-            return self._refuse(501, "5.1.7", f"{wrong}; syntax: {_SYNTAX['MAIL']}")
-        except ParameterError as wrong:
-            return self._refuse(wrong.code, wrong.enhanced, str(wrong))
-        if parameters.size > self._message_size:
-            return self._refuse(552, "5.3.4", f"larger than the {self._message_size} octets that are taken here")
-        return Mail(sender, parameters)
+    def reset(self) -> None:
+        """No transaction."""
+        self.state = State.READY if self.helo else State.START
+        self.parameters = NO_MAIL_PARAMETERS
 
-    def _rcpt(self, argument: str) -> Event:
-        if not self.in_mail:
-            return self._refuse(503, "5.5.1", "MAIL first")
-        if argument[:3].upper() != "TO:":
-            return self._syntax()
-        try:
-            address, rest = parse_path(argument[3:].lstrip(" "))
-            rcpt_parameters(rest)
-        except AddressError as wrong:
-            return self._refuse(501, "5.1.3", f"{wrong}; syntax: {_SYNTAX['RCPT']}")
-        except ParameterError as wrong:
-            return self._refuse(wrong.code, wrong.enhanced, str(wrong))
-        return Rcpt(address)
-
-    def _data(self, argument: str) -> Event:
-        if argument:
-            return self._refuse(501, "5.5.4", "DATA takes no argument")
-        if not self.in_mail:
-            return self._refuse(503, "5.5.1", "MAIL first")
-        if not self.recipients:
-            return self._refuse(554, "5.5.1", "no valid recipients")
-        return Data()
-
-    def _rset(self, argument: str) -> Event:
-        if argument:
-            return self._refuse(501, "5.5.4", "RSET takes no argument")
-        self.reset()
-        return self._refuse(250, "2.0.0", "forgotten")
-
-    def _noop(self, _argument: str) -> Event:
-        return self._refuse(250, "2.0.0", "nothing done")
-
-    def _vrfy(self, argument: str) -> Event:
-        if not argument:
-            return self._refuse(501, "5.5.4", "VRFY takes an address")
-        return self._refuse(252, "2.5.0", "not verified here; send, and see")
-
-    def _help(self, _argument: str) -> Event:
-        return self._refuse(214, "2.0.0", "HELO EHLO MAIL RCPT DATA RSET NOOP VRFY QUIT HELP")
-
-    def _quit(self, argument: str) -> Event:
-        if argument:
-            return self._refuse(501, "5.5.4", "QUIT takes no argument")
-        self.close()
-        return Answer(reply(221, "2.0.0", f"{self._hostname} closing the connection"), "quit", close=True)
-
-    def _not_here(self, _argument: str) -> Event:
-        return self._refuse(502, "5.5.1", f"{self.verb} is not offered here")
-
-
-_COMMANDS = {
-    "HELO": ServerProtocol._hello,  # pyright: ignore[reportPrivateUsage] - the class's own table
-    "EHLO": ServerProtocol._hello,  # pyright: ignore[reportPrivateUsage]
-    "MAIL": ServerProtocol._mail,  # pyright: ignore[reportPrivateUsage]
-    "RCPT": ServerProtocol._rcpt,  # pyright: ignore[reportPrivateUsage]
-    "DATA": ServerProtocol._data,  # pyright: ignore[reportPrivateUsage]
-    "RSET": ServerProtocol._rset,  # pyright: ignore[reportPrivateUsage]
-    "NOOP": ServerProtocol._noop,  # pyright: ignore[reportPrivateUsage]
-    "VRFY": ServerProtocol._vrfy,  # pyright: ignore[reportPrivateUsage]
-    "HELP": ServerProtocol._help,  # pyright: ignore[reportPrivateUsage]
-    "QUIT": ServerProtocol._quit,  # pyright: ignore[reportPrivateUsage]
-    "EXPN": ServerProtocol._not_here,  # pyright: ignore[reportPrivateUsage]
-    "TURN": ServerProtocol._not_here,  # pyright: ignore[reportPrivateUsage]
-}
+    def close(self) -> None:
+        """Whatever was pipelined is discarded."""
+        self.state = State.CLOSED

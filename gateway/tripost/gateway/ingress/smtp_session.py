@@ -1,149 +1,219 @@
-"""one SMTP client
+"""one SMTP or LMTP client
 
-The thin driver of `smtp_protocol`: reads, asks the router and the queue, and
-writes replies. Replies are gathered while commands are waiting (PIPELINING)
+The thin driver of `smtp_protocol`: reads, asks `policy` and the transaction,
+and writes replies. Replies are gathered while commands are waiting (PIPELINING)
 and sent before more is read.
 
-Promise  a 250 to the end of data is sent only after the queue's commit.
+Promise  a 250 to the end of data is sent only after the queue's commit; a
+         client that waits, dawdles or chatters costs its own task, and not for
+         longer than its limits.
 Fails    the client is told 421 4.4.2 after silence, 4xx when the queue cannot
          store; a connection that breaks leaves nothing behind.
+Why      one cancel scope for the whole session, whose deadline is set before a
+         wait and taken away after it: cheaper than a scope for every wait, and a
+         commit is never under a deadline.
+Source   time limits of RFC 5321 §4.5.3.2.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from dataclasses import dataclass, field
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
 
-from tripost.delivery.routing import Refusal, Router
 from tripost.delivery.wire.replies import Reply, reply
-from tripost.gateway.ingress.smtp_protocol import (
+from tripost.gateway.ingress.context import Client, IngressContext
+from tripost.gateway.ingress.policy import HOLD_MOST, hold_until
+from tripost.gateway.ingress.receiving import Transaction
+from tripost.gateway.ingress.smtp_events import (
     Answer,
-    Chunk,
-    Data,
-    EndOfData,
-    Event,
+    ChunkEnd,
+    Content,
+    EndOfContent,
     Hello,
     Mail,
+    Octets,
     Rcpt,
-    ServerProtocol,
+    Reset,
 )
-from tripost.gateway.ingress.trace import HopCounter, received_line
-from tripost.gateway.lifecycle import Draining
-from tripost.queue.body import Body
-from tripost.queue.clock import Clock
-from tripost.queue.errors import SpoolError, SpoolUnsure
-from tripost.queue.events import Bus, Connected, Refused, Trouble
-from tripost.queue.manager import Queue
-from tripost.queue.message import Envelope, Recipient
+from tripost.gateway.ingress.smtp_protocol import ServerProtocol
+from tripost.gateway.ingress.terms import Terms, greeting
+from tripost.queue.errors import SpoolUnsure
+from tripost.queue.events import Connected, Noticed, Refused, Trouble
 
 READ = 65_536
 REPLIES_LIMIT = 16_384  # octets of replies gathered before they must go out
-JUNK = frozenset({"HELO", "EHLO", "NOOP", "RSET", "VRFY", "HELP"})
+BREATH = 64  # events handled without a wait before others get their turn
+JUNK = frozenset({"HELO", "EHLO", "LHLO", "NOOP", "RSET", "VRFY", "HELP"})
 CLOSING_TIMEOUT = 10.0
+NOT_YET = -1.0
+RATE_GRACE = 30.0  # seconds of waiting for content before `minimum_rate` is asked for
 
-
-@dataclass(frozen=True)
-class IngressContext:
-    """What all sessions share. Sizes in octets, times in seconds."""
-
-    hostname: str
-    queue: Queue
-    router: Router
-    bus: Bus
-    clock: Clock
-    relay_networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
-    message_size: int
-    recipients: int
-    errors: int
-    junk_commands: int
-    command_timeout: float
-    data_timeout: float
-    expire: float
-    hops: int
-    draining: Draining = field(default_factory=Draining)
-
-
-class _Incoming:
-    """The content that is being received."""
-
-    def __init__(self, id: str, body: Body) -> None:
-        self.id = id
-        self.body = body
-        self.hops = HopCounter()
-        self.octets = 0
-        self.refusal: Reply | None = None
+SENDER_OK = reply(250, "2.1.0", "sender ok").encode()
+RECIPIENT_OK = reply(250, "2.1.5", "recipient ok").encode()
+GO_AHEAD = reply(354, "", "end data with <CRLF>.<CRLF>").encode()
+FORGOTTEN = reply(250, "2.0.0", "forgotten").encode()
 
 
 async def serve_smtp(stream: trio.abc.Stream, *, client: str, context: IngressContext) -> None:
     """Until the client quits, is silent too long, or the connection breaks."""
-    session = _Session(stream, client, context)
+    session = _Session(stream, Client(client, trusted=context.is_trusted(client)), context)
+    stop_watching = context.draining.watch(session.let_go)
     try:
         await session.run()
     finally:
+        stop_watching()
         await session.clean_up()
 
 
 class _Session:
-    def __init__(self, stream: trio.abc.Stream, client: str, context: IngressContext) -> None:
+    def __init__(self, stream: trio.abc.Stream, client: Client, context: IngressContext) -> None:
         self._stream = stream
         self._client = client
         self._context = context
-        self._protocol = ServerProtocol(context.hostname, context.message_size)
+        self._protocol = ServerProtocol(self._terms(), normalize=context.normalize)
         self._out = bytearray()
-        self._sender = ""
-        self._eight_bit = False
-        self._recipients: list[Recipient] = []
-        self._incoming: _Incoming | None = None
+        self._transaction: Transaction | None = None
         self._errors = 0
         self._junk = 0
         self._open = True
-        address = ipaddress.ip_address(client) if client else None
-        self._may_relay = any(address in network for network in context.relay_networks if address is not None)
+        self._watch = trio.CancelScope()
+        self._sending = False
+        self._idle = False  # waits for a command
+        self._since = NOT_YET  # when it began to wait for the command that it waits for
+        self._content_waits = 0.0  # seconds that went by in waiting for the content of this message
+        self._slow = False
+
+    def _terms(self) -> Terms:
+        context, client = self._context, self._client
+        return Terms(
+            hostname=context.hostname,
+            profile=client.profile,
+            message_size=context.message_size,
+            recipients=context.recipients,
+            trusted=client.trusted,
+            hold_most=HOLD_MOST,
+            hold_until=hold_until(context.clock.now()) if client.trusted else "",
+        )
+
+    # --- the loop ---
 
     async def run(self) -> None:
-        context = self._context
-        context.bus.emit(Connected(time=context.clock.now(), service="smtp", client=self._client))
-        self._say(reply(220, "", f"{context.hostname} ESMTP tripost"))
-        while self._open:
-            event = self._protocol.next()
-            if event is not None:
-                await self._handle(event)
-                if len(self._out) > REPLIES_LIMIT:
-                    await self._flush()
-            elif not await self._read():
-                return
+        with self._watch:
+            await self._talk()
+        if self._watch.cancelled_caught:
+            if self._sending:
+                return  # it does not even read
+            self._say_why()
         with trio.move_on_after(CLOSING_TIMEOUT):
-            await self._flush()
+            await self._flush(CLOSING_TIMEOUT)
             await self._stream.aclose()
+
+    async def _talk(self) -> None:
+        if not await self._greet():
+            return
+        protocol, context, busy = self._protocol, self._context, 0
+        while self._open:
+            event = protocol.next()
+            if event is None:
+                if not await self._read():
+                    return
+                busy = 0
+                continue
+            await _ACTIONS[type(event)](self, event)
+            if self._errors >= context.errors or self._junk > context.junk_commands:
+                self._too_many()
+            busy += 1
+            if len(self._out) > REPLIES_LIMIT or busy >= BREATH:
+                busy = 0
+                await self._flush(context.command_timeout)
+                await trio.lowlevel.checkpoint()
+
+    async def _greet(self) -> bool:
+        """The first words; False when that was all."""
+        context, client = self._context, self._client
+        context.bus.emit(Connected(time=context.clock.now(), service=client.profile, client=client.address))
+        refused = await context.policy.connect(client)
+        if refused is None and context.greet_delay and client.profile == "smtp" and not client.trusted:
+            refused = await self._listen_first()
+        if refused is not None:
+            self._close(refused, "connect")
+            return False
+        self._out += greeting(self._protocol.terms).encode()
+        return self._open
+
+    async def _listen_first(self) -> Reply | None:
+        """Who speaks before the greeting does not wait for any reply: refused (RFC 5321 §4.3.1 makes it wait)."""
+        with trio.move_on_after(self._context.greet_delay):
+            if await self._stream.receive_some(READ):
+                return reply(554, "5.5.1", f"{self._context.hostname} you spoke before the greeting")
+            self._open = False
+        return None
 
     async def _read(self) -> bool:
         """Send what is gathered and wait for more; False when the session is over."""
-        context, in_data = self._context, self._protocol.in_data
-        seconds = context.data_timeout if in_data else context.command_timeout
-        try:
-            with trio.fail_after(seconds):
-                await self._flush()
-            with trio.move_on_after(seconds) if in_data else context.draining.waiting(seconds):
-                data = await self._stream.receive_some(READ)
-                self._protocol.feed(bytes(data))
-                return bool(data)
-        except trio.TooSlowError:  # it does not even read
-            return False
-        if context.draining.begun and not in_data:
-            self._refuse(reply(421, "4.3.2", f"{context.hostname} is shutting down, try again later"), "drain")
+        protocol, context, watch = self._protocol, self._context, self._watch
+        now = trio.current_time()
+        in_content = protocol.in_content
+        if in_content:
+            patience = self._content_patience()
         else:
+            if self._since == NOT_YET:
+                self._since = now
+            patience = self._since + context.command_timeout - now
+        if self._out:
+            await self._flush(patience)
+        if context.draining.begun and not in_content:
+            self._say_why()
+            return False
+        self._idle, watch.deadline = not in_content, now + patience
+        data = await self._stream.receive_some(READ)
+        self._idle, watch.deadline = False, math.inf
+        if watch.cancel_called:  # both at once: the deadline, or the drain, wins
+            await trio.lowlevel.checkpoint()
+        if in_content:
+            self._content_waits += trio.current_time() - now
+        protocol.feed(bytes(data))
+        return bool(data)
+
+    def _content_patience(self) -> float:
+        """Seconds that the next octets of content have; less where they came too slowly until now."""
+        context, transaction = self._context, self._transaction
+        patience = context.data_timeout
+        self._slow = False
+        if context.minimum_rate and transaction is not None:
+            earned = RATE_GRACE + transaction.octets / context.minimum_rate - self._content_waits
+            if earned < patience:
+                self._slow, patience = True, max(0.0, earned)
+        return patience
+
+    def let_go(self) -> None:
+        """Draining has begun: who waits for a command goes now, the others before their next wait."""
+        if self._idle:
+            self._watch.cancel()
+
+    def _say_why(self) -> None:
+        context = self._context
+        if context.draining.begun and not self._protocol.in_content:
+            self._refuse(reply(421, "4.3.2", f"{context.hostname} is shutting down, try again later"), "drain")
+        elif self._slow and self._protocol.in_content:
+            why = f"{context.hostname} slower than {context.minimum_rate:g} octets a second, closing"
+            self._refuse(reply(421, "4.4.2", why), "timeout")
+        else:
+            seconds = context.data_timeout if self._protocol.in_content else context.command_timeout
             why = f"{context.hostname} nothing came for {seconds:g} s, closing"
             self._refuse(reply(421, "4.4.2", why), "timeout")
-        with trio.move_on_after(CLOSING_TIMEOUT):
-            await self._flush()
-        return False
 
-    async def _flush(self) -> None:
+    async def _flush(self, seconds: float) -> None:
         if self._out:
             data, self._out = bytes(self._out), bytearray()
+            self._sending, self._watch.deadline = True, trio.current_time() + seconds
             await self._stream.send_all(data)
+            self._sending, self._watch.deadline = False, math.inf
+
+    # --- speaking ---
 
     def _say(self, answer: Reply) -> None:
         self._out += answer.encode()
@@ -151,177 +221,173 @@ class _Session:
     def _refuse(self, answer: Reply, phase: str) -> None:
         context = self._context
         self._say(answer)
+        now, client = context.clock.now(), self._client
         context.bus.emit(
-            Refused(time=context.clock.now(), service="smtp", client=self._client, phase=phase, reply=str(answer))
+            Refused(time=now, service=client.profile, client=client.address, phase=phase, reply=str(answer))
         )
 
-    # --- events ---
-
-    async def _handle(self, event: Event) -> None:
-        if isinstance(event, Chunk):
-            await self._chunk(event.content)
-            return
-        if isinstance(event, EndOfData):
-            await self._end_of_data(event.bare)
-        elif isinstance(event, Hello):
-            self._forget()
-            self._say(event.reply)
-        elif isinstance(event, Mail):
-            self._mail(event)
-        elif isinstance(event, Rcpt):
-            self._rcpt(event.address)
-        elif isinstance(event, Data):
-            self._data()
-        else:
-            self._answer(event)
-        self._count()
-
-    def _answer(self, event: Answer) -> None:
-        if self._protocol.verb == "RSET" and event.reply.code == 250:
-            self._forget()
-        if event.reply.code >= 400:
-            self._error(event.reply, event.phase)
-        else:
-            self._say(event.reply)
-        if event.close:
-            self._open = False
-
     def _error(self, answer: Reply, phase: str) -> None:
-        self._errors += 1
+        """Refuse, and count it where it is the client's mistake and not our trouble."""
+        self._errors += answer.code >= 500 or phase != "data"
         self._refuse(answer, phase)
-
-    def _count(self) -> None:
-        """Close on clients that only waste time."""
-        self._junk += self._protocol.verb in JUNK and not self._protocol.in_data
-        context = self._context
-        if not self._open:
-            return
-        if self._errors >= context.errors:
-            self._close(reply(421, "4.7.0", f"{context.hostname} too many errors, closing"), "errors")
-        elif self._junk > context.junk_commands:
-            self._close(reply(421, "4.7.0", f"{context.hostname} too many commands without mail, closing"), "junk")
 
     def _close(self, answer: Reply, phase: str) -> None:
         self._refuse(answer, phase)
         self._protocol.close()
         self._open = False
 
-    def _mail(self, event: Mail) -> None:
-        self._sender, self._eight_bit = event.sender, event.parameters.eight_bit
+    def _too_many(self) -> None:
+        if not self._open:
+            return
+        hostname = self._context.hostname
+        if self._errors >= self._context.errors:
+            self._close(reply(421, "4.7.0", f"{hostname} too many errors, closing"), "errors")
+        else:
+            self._close(reply(421, "4.7.0", f"{hostname} too many commands without mail, closing"), "junk")
+
+    # --- events ---
+
+    async def _answer(self, event: Answer) -> None:
+        self._since = NOT_YET
+        if event.phase == "bdat":
+            await self._forget()  # a chunk was refused: what came before it will not be completed
+        if event.phase == "chunk":  # one that was under way already is no further mistake
+            self._junk += 1
+            self._refuse(event.reply, event.phase)
+        elif event.reply.code >= 400:
+            self._error(event.reply, event.phase)
+        else:
+            self._junk += self._protocol.verb in JUNK
+            self._say(event.reply)
+        if event.close:
+            self._open = False
+
+    async def _hello(self, event: Hello) -> None:
+        self._since = NOT_YET
+        self._junk += 1
+        await self._forget()
+        refused = await self._context.policy.helo(self._client, event.name)
+        if refused is not None:
+            self._error(refused, "helo")
+            return
+        self._out += self._protocol.hello_accepted(event.name).encode()
+        self._client.helo, self._client.extended = event.name, self._protocol.extended
+
+    async def _reset(self, event: Reset) -> None:
+        self._since = NOT_YET
+        self._junk += 1
+        await self._forget()
+        self._out += FORGOTTEN
+
+    async def _mail(self, event: Mail) -> None:
+        self._since = NOT_YET
+        refused = await self._context.policy.mail(self._client, event, self._context.clock.now())
+        if refused is not None:
+            self._error(refused, "mail")
+            return
+        self._transaction = Transaction(self._context, self._client, event)
         self._protocol.mail_accepted()
-        self._say(reply(250, "2.1.0", "sender ok"))
+        self._out += SENDER_OK
 
-    def _rcpt(self, address: str) -> None:
-        if len(self._recipients) >= self._context.recipients:
-            self._error(reply(452, "4.5.3", "too many recipients in one message; send the rest in another"), "rcpt")
+    async def _rcpt(self, event: Rcpt) -> None:
+        self._since = NOT_YET
+        assert self._transaction is not None
+        refused = await self._transaction.rcpt(event)
+        if refused is not None:
+            self._error(refused, "rcpt")
             return
-        decision = self._context.router.decide(address, self._may_relay)
-        if isinstance(decision, Refusal):
-            self._error(reply(decision.code, decision.enhanced, decision.text), "rcpt")
-            return
-        for route in decision.all:
-            new = Recipient(len(self._recipients), route.address, route.next_hop, via=route.via)
-            if all((one.address, one.next_hop) != (new.address, new.next_hop) for one in self._recipients):
-                self._recipients.append(new)
         self._protocol.recipient_accepted()
-        self._say(reply(250, "2.1.5", "recipient ok"))
-
-    def _data(self) -> None:
-        queue = self._context.queue
-        self._incoming = _Incoming(queue.new_id(), queue.new_body())
-        self._protocol.data_begins()
-        self._junk = 0
-        self._say(reply(354, "", "end data with <CRLF>.<CRLF>"))
+        self._out += RECIPIENT_OK
 
     # --- content ---
 
-    async def _chunk(self, content: bytes) -> None:
-        incoming, context = self._incoming, self._context
-        assert incoming is not None
-        if incoming.refusal is not None:
-            return  # read to its real end, and dropped
-        incoming.octets += len(content)
-        incoming.hops.feed(content)
-        if incoming.octets > context.message_size:
-            why = reply(552, "5.3.4", f"larger than the {context.message_size} octets that are taken here")
-        elif incoming.hops.hops >= context.hops:
-            why = reply(554, "5.4.6", f"{incoming.hops.hops} Received lines: the message goes in circles")
+    async def _content(self, event: Content) -> None:
+        self._since = NOT_YET
+        self._junk = 0
+        transaction = self._transaction
+        assert transaction is not None
+        refused = transaction.begin(event.size)
+        if refused is None:
+            self._protocol.content_accepted()
+            if not event.chunked:
+                self._content_waits = 0.0
+                self._out += GO_AHEAD
+        elif event.chunked:
+            await self._chunk_refused(refused)
         else:
-            await self._store(incoming, content)
-            return
-        incoming.refusal = why
-        await incoming.body.discard()
+            self._error(refused, "data")
 
-    async def _store(self, incoming: _Incoming, content: bytes) -> None:
+    async def _octets(self, event: Octets) -> None:
+        transaction = self._transaction
+        assert transaction is not None
+        await transaction.take(event.content)
+        if transaction.octets > 2 * self._context.message_size + READ:  # dropped for long enough
+            await self._forget()
+            self._close(reply(552, "5.3.4", "much larger than what is taken here, closing"), "data")
+
+    async def _chunk_end(self, event: ChunkEnd) -> None:
+        self._since = NOT_YET
+        transaction = self._transaction
+        assert transaction is not None
+        if transaction.refusal is not None:
+            await self._chunk_refused(transaction.refusal)
+        else:
+            self._say(reply(250, "2.0.0", f"{event.size} octets received"))
+
+    async def _chunk_refused(self, why: Reply) -> None:
+        self._protocol.content_refused(why)
+        self._error(why, "data")
+        await self._forget()
+
+    async def _end_of_content(self, event: EndOfContent) -> None:
+        self._since = NOT_YET
+        transaction, context = self._transaction, self._context
+        assert transaction is not None
+        if event.bare and context.normalize:
+            what = f"bare CR or LF became CRLF in {transaction.id}"
+            now, client = context.clock.now(), self._client
+            context.bus.emit(Noticed(time=now, service=client.profile, client=client.address, reason=what))
         try:
-            if not incoming.body.size:
-                await incoming.body.write(self._received(incoming.id))
-            await incoming.body.write(content)
-        except SpoolError as wrong:
-            incoming.refusal = reply(wrong.code, wrong.enhanced, wrong.text)
-            await incoming.body.discard()
-
-    def _received(self, id: str) -> bytes:
-        context, protocol = self._context, self._protocol
-        return received_line(
-            helo=protocol.helo,
-            client=self._client,
-            hostname=context.hostname,
-            extended=protocol.extended,
-            id=id,
-            now=context.clock.now(),
-        )
-
-    async def _end_of_data(self, bare: bool) -> None:
-        incoming = self._incoming
-        assert incoming is not None
-        if bare:
-            await incoming.body.discard()
-            self._close(reply(554, "5.6.0", "bare CR or LF in the message; lines end in CRLF"), "data")
-            return
-        if incoming.refusal is None and not incoming.body.size:
-            await self._store(incoming, b"")
-        if incoming.refusal is None:
-            await self._accept(incoming)
-        if incoming.refusal is not None:
-            await incoming.body.discard()
-            if incoming.refusal.code >= 500:
-                self._error(incoming.refusal, "data")
-            else:  # our trouble, not the client's mistake
-                self._refuse(incoming.refusal, "data")
-        self._forget()
-
-    async def _accept(self, incoming: _Incoming) -> None:
-        context = self._context
-        now = context.clock.now()
-        envelope = Envelope(
-            id=incoming.id,
-            sender=self._sender,
-            recipients=tuple(self._recipients),
-            accepted=now,
-            expires=now + context.expire,
-            size=incoming.body.size,
-            eight_bit=self._eight_bit,
-            client=self._client,
-        )
-        try:
-            await context.queue.accept(envelope, incoming.body)
+            answer = await transaction.end(event.bare)
         except SpoolUnsure as wrong:  # neither yes nor no would be true: the client finds out by trying again
-            context.bus.emit(Trouble(time=context.clock.now(), where="spool", reason=f"{incoming.id}: {wrong}"))
+            context.bus.emit(Trouble(time=context.clock.now(), where="spool", reason=f"{transaction.id}: {wrong}"))
             self._protocol.close()
             self._open = False
-        except SpoolError as wrong:
-            incoming.refusal = reply(wrong.code, wrong.enhanced, wrong.text)
+            return
+        times = transaction.accepted if self._client.profile == "lmtp" else 1  # RFC 2033 §4.2
+        if answer.code < 300:
+            self._out += answer.encode() * times
+        elif event.bare and not context.normalize and not event.chunked:
+            # what the client took for ends of lines and of data may be anything: nothing more is obeyed
+            self._say_times(answer, times - 1)
+            self._close(answer, "data")
         else:
-            self._incoming = None
-            self._say(reply(250, "2.0.0", f"queued as {incoming.id}"))
+            self._say_times(answer, times - 1)
+            self._error(answer, "data")
+        await self._forget()
 
-    def _forget(self) -> None:
-        self._sender, self._eight_bit = "", False
-        self._recipients = []
-        self._incoming = None
+    def _say_times(self, answer: Reply, times: int) -> None:
+        self._out += answer.encode() * times
+
+    async def _forget(self) -> None:
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            await transaction.forget()
 
     async def clean_up(self) -> None:
-        if self._incoming is not None:
+        if self._transaction is not None:
             with trio.CancelScope(shield=True):  # one unlink
-                await self._incoming.body.discard()
+                await self._forget()
+
+
+_ACTIONS: dict[type[Any], Callable[[_Session, Any], Awaitable[None]]] = {
+    Answer: _Session._answer,  # pyright: ignore[reportPrivateUsage] - the class's own table
+    Hello: _Session._hello,  # pyright: ignore[reportPrivateUsage]
+    Reset: _Session._reset,  # pyright: ignore[reportPrivateUsage]
+    Mail: _Session._mail,  # pyright: ignore[reportPrivateUsage]
+    Rcpt: _Session._rcpt,  # pyright: ignore[reportPrivateUsage]
+    Content: _Session._content,  # pyright: ignore[reportPrivateUsage]
+    Octets: _Session._octets,  # pyright: ignore[reportPrivateUsage]
+    ChunkEnd: _Session._chunk_end,  # pyright: ignore[reportPrivateUsage]
+    EndOfContent: _Session._end_of_content,  # pyright: ignore[reportPrivateUsage]
+}
