@@ -42,18 +42,18 @@ class Transaction:
 
     async def rcpt(self, rcpt: Rcpt) -> Reply | None:
         """A reply refuses."""
-        if len(self._recipients) >= self._context.recipients:
+        if self.accepted >= self._context.recipients:
             return TOO_MANY  # RFC 5321 §4.5.3.1.10
         decision = await self._context.policy.rcpt(self._client, rcpt)
         if not isinstance(decision, Route):
             return decision
-        key = decision.address, decision.next_hop
-        if key not in self._recipients:
-            number, options = len(self._recipients), rcpt.parameters
-            self._recipients[key] = Recipient(
-                number, decision.address, decision.next_hop, options.notify, options.orcpt
-            )
-            self._first = self._first or rcpt.address
+        asked = rcpt.parameters
+        for route in decision.all:
+            key = route.address, route.next_hop
+            if key not in self._recipients:
+                number = len(self._recipients)
+                self._recipients[key] = Recipient(number, *key, asked.notify, asked.orcpt, via=route.via)
+        self._first = self._first or rcpt.address
         self.accepted += 1
         return None
 
