@@ -19,7 +19,7 @@ PURE = {
     "delivery/tripost/delivery": "routing smtp_protocol verdicts dsn",
     "delivery/tripost/delivery/wire": "lines dots replies addresses parameters",
     "delivery/tripost/delivery/mailbox": "uids policy lineends",
-    "gateway/tripost/gateway": "config_positions guard proxy_protocol sasl units settings windows",
+    "gateway/tripost/gateway": "admission config_positions guard proxy_protocol sasl units settings windows",
     "gateway/tripost/gateway/ingress": "smtp_protocol smtp_commands smtp_events smtp_states terms claims trace",
     "gateway/tripost/gateway/egress": "pop3_protocol pop3_top",
 }

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from tripost.gateway import units
 from tripost.gateway.config import ConfigError, load
 from tripost.gateway.config_positions import positions
+from tripost.gateway.windows import Rate
+from tripost.gateway.wiring_listen import tls_mode
 
 GOOD = """\
 hostname = "Smtp.Machin.com"
@@ -78,6 +80,19 @@ def test_values(tmp_path: pathlib.Path) -> None:
         ("[local]\ndomains = ['m.x']\n[local.mailbox.'b@m.x']\nquota = 5\n", "9:1: local.mailbox.b@m.x.quota:"),
         ("[local]\ndomains = ['m.x']\n[local.mailbox.'b@m.x']\nquotas = 5\n", "9:1: local.mailbox.b@m.x.quotas:"),
         ("[local]\ndomains = ['m.x']\n[local.mailbox.'b@z.x']\nmax_messages = 5\n", "8:"),
+        (
+            "[[listen]]\nservice = 'smtp'\naddress = '1.2.3.4:70000'\n",
+            '8:1: listen[2].address: "1.2.3.4:70000": the port',
+        ),
+        ("[[listen]]\nservice = 'smtp'\naddress = 'unix:x'\n", '8:1: listen[2].address: "unix:x": a Unix socket'),
+        ("tls = 'starttls'\n", "6:1: listen[1].tls: needs a [tls] certificate"),
+        ("require_tls = true\n", "6:1: listen[1].require_tls: needs TLS on this listener"),
+        ("proxy_protocol = true\n", "6:1: listen[1].proxy_protocol: needs [proxy] networks"),
+        ("xclient = ['x']\n", "6:1: listen[1].xclient[1]: 'x' does not appear"),
+        ("[tls]\ncertificate = 'c'\n", "7:1: tls.certificate: certificate and key come together"),
+        ("[[tls.sni]]\nnames = ['a.x']\ncertificate = 'c'\nkey = 'k'\n", "6:3: tls.sni[1]: needs a certificate"),
+        ("[limits]\nclient_rate = '5'\n", '7:1: limits.client_rate: "5" is no rate'),
+        ("[limits]\nclient_rate = 5\n", '7:1: limits.client_rate: must be a rate such as "100/min", not 5'),
         ("relay = 3\n", "6:1: listen[1].relay: unknown key"),
         ("x = \n", "6:5: Invalid value"),
     ],
@@ -137,6 +152,22 @@ def test_units() -> None:
     for text in ("5", "5MB", "", "-1B"):
         with pytest.raises(ValueError, match="size"):
             units.size(text)
+
+
+def test_rates() -> None:
+    found = [units.rate(one) for one in ("", "5/s", "100/min", "10/10min", "3 / d", "7/2h")]
+    assert found == [Rate(0, 1), Rate(5, 1), Rate(100, 60), Rate(10, 600), Rate(3, 86_400), Rate(7, 7200)]
+    for text in ("0/s", "5", "5/", "5/0s", "5/week", "-5/s", "x/s"):
+        with pytest.raises(ValueError, match="rate"):
+            units.rate(text)
+
+
+def test_tls_paths_count_from_the_file(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "t.toml"
+    path.write_text(GOOD + "[tls]\ncertificate = 'c.pem'\nkey = '/k.pem'\n")
+    config = load(str(path))
+    assert (config.tls.certificate, config.tls.key) == (str(tmp_path / "c.pem"), "/k.pem")
+    assert tls_mode(config, config.listen[0]) == "starttls"
 
 
 def test_positions_step_over_what_spans_lines() -> None:

@@ -12,7 +12,6 @@ Fails    `StartError`, one line for the operator; then nothing is left running.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Callable
 
@@ -31,9 +30,12 @@ from tripost.gateway.ingress.context import IngressContext
 from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.gateway.lifecycle import Draining, Stop, leaves
-from tripost.gateway.listeners import Acceptor, Handler, ListenError, Network, Service, bind
+from tripost.gateway.listeners import Acceptor, ListenError, Service, bind, close
 from tripost.gateway.local_mail import LocalMail
 from tripost.gateway.monitor.websocket import Monitor
+from tripost.gateway.peer import Peer
+from tripost.gateway.tls import TlsError
+from tripost.gateway.wiring_listen import admission_of, keep_fresh, make_services, networks, take_descriptors
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
 from tripost.queue.events import Bus, Started, Stopped, Stopping
@@ -68,6 +70,7 @@ class Gateway:
     async def run(self, stop: Stop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> bool:
         """Serve until `stop`; True when nothing had to be cut. Raises StartError."""
         config, clock = self.config, Clock()
+        take_descriptors()
         try:
             os.makedirs(config.state, mode=0o700, exist_ok=True)
             os.makedirs(os.path.join(config.state, "mail"), mode=0o700, exist_ok=True)
@@ -97,15 +100,16 @@ class Gateway:
     async def _serve(
         self, queue: Queue, router: Router, clock: Clock, stop: Stop, task_status: trio.TaskStatus[None]
     ) -> bool:
-        services = self._services(queue, router, clock)
         try:
+            services = self._services(queue, router, clock)
             await bind(services)
-        except ListenError as wrong:
+        except (ListenError, TlsError) as wrong:
             raise StartError(str(wrong)) from wrong
         for service in services:
             self.addresses.setdefault(service.name, []).append(service.bound)
         async with trio.open_nursery() as outer:
             outer.start_soon(_cancel_on_hard, stop, outer.cancel_scope)
+            outer.start_soon(keep_fresh, services[0].terms.certificates, self.bus, clock)
             async with trio.open_nursery() as work:
                 dispatcher = self._dispatcher(queue, clock)
                 await work.start(dispatcher.run)
@@ -122,10 +126,7 @@ class Gateway:
     async def _accept(
         self, services: list[Service], work: trio.Nursery, clock: Clock, stop: Stop, task_status: trio.TaskStatus[None]
     ) -> None:
-        limits = self.config.limits
-        acceptor = Acceptor(
-            work, self.bus, clock, limits.connections, limits.client_connections, exempt=_networks(self.config)
-        )
+        acceptor = Acceptor(work, self.bus, clock, admission_of(self.config))
         async with trio.open_nursery() as accepting:
             for service in services:
                 accepting.start_soon(acceptor.accept, service)
@@ -133,9 +134,7 @@ class Gateway:
             task_status.started()
             await stop.wait()
             accepting.cancel_scope.cancel()
-        for service in services:
-            if service.listener is not None:
-                service.listener.socket.close()
+        close(services)
 
     def _services(self, queue: Queue, router: Router, clock: Clock) -> list[Service]:
         config = self.config
@@ -146,7 +145,7 @@ class Gateway:
             policy=Policy(router),
             bus=self.bus,
             clock=clock,
-            relay_networks=_networks(config),
+            relay_networks=networks(config.relay.networks),
             message_size=config.limits.message_size,
             recipients=config.limits.recipients,
             errors=config.limits.errors,
@@ -169,21 +168,16 @@ class Gateway:
         )
         monitor = Monitor(queue.statistics, self._draining)
 
-        async def on_smtp(stream: trio.SocketStream, client: str) -> None:
-            await serve_smtp(stream, client=client, context=smtp)
+        async def on_smtp(stream: trio.abc.Stream, peer: Peer) -> None:
+            await serve_smtp(stream, client=peer.client, context=smtp)
 
-        async def on_pop3(stream: trio.SocketStream, client: str) -> None:
-            await serve_pop3(stream, client=client, context=pop3)
+        async def on_pop3(stream: trio.abc.Stream, peer: Peer) -> None:
+            await serve_pop3(stream, client=peer.client, context=pop3)
 
-        async def on_monitor(stream: trio.SocketStream, client: str) -> None:
+        async def on_monitor(stream: trio.abc.Stream, peer: Peer) -> None:
             await monitor.serve(stream)
 
-        handlers: dict[str, tuple[Handler, bytes]] = {
-            "smtp": (on_smtp, f"421 4.3.2 {config.hostname} too many connections, try again later\r\n".encode()),
-            "pop3": (on_pop3, b"-ERR [SYS/TEMP] too many connections, try again later\r\n"),
-            "monitor": (on_monitor, b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n"),
-        }
-        return [Service(one.service, one.address, *handlers[one.service]) for one in config.listen]
+        return make_services(config, {"smtp": on_smtp, "pop3": on_pop3, "monitor": on_monitor})
 
     def _dispatcher(self, queue: Queue, clock: Clock) -> Dispatcher:
         config = self.config
@@ -258,10 +252,6 @@ def _queue_settings(config: Config) -> QueueSettings:
         most_messages=config.spool.messages,
         most_octets=config.spool.bytes,
     )
-
-
-def _networks(config: Config) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(one, strict=False) for one in config.relay.networks)
 
 
 async def _cancel_on_hard(stop: Stop, scope: trio.CancelScope) -> None:

@@ -23,8 +23,8 @@ import msgspec
 from tripost.delivery.wire.addresses import AddressError, check_domain, parse_address
 from tripost.gateway import units
 from tripost.gateway.config_positions import Path, nearest, positions
-from tripost.gateway.listeners import ListenError, split_address
-from tripost.gateway.settings import Config
+from tripost.gateway.settings import Config, Listen, TlsTable
+from tripost.gateway.sockets import ListenError, check_address, split_address
 
 __all__ = ["Config", "ConfigError", "load"]
 
@@ -32,6 +32,13 @@ PLACES = ("tripost.toml", "/etc/tripost/tripost.toml")
 SERVICES = (("smtp", 2525), ("pop3", 2110), ("monitor", 8025))
 _TARGET = re.compile(r"smtp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _NAMES: dict[Any, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+_UNITS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "duration": (units.duration, '"5m"'),
+    "size": (units.size, '"50MiB"'),
+    "rate": (units.rate, '"100/min"'),
+}
 
 
 class ConfigError(Exception):
@@ -157,9 +164,8 @@ class _Reader:
         return value
 
     def _unit(self, unit: str, value: object, path: Path) -> Any:
-        parse: Callable[[str], float] = units.duration if unit == "duration" else units.size
+        parse, example = _UNITS[unit]
         if not isinstance(value, str):
-            example = '"5m"' if unit == "duration" else '"50MiB"'
             self.error(path, f"must be a {unit} such as {example}, not {_shown(value)}")
             return None
         try:
@@ -188,8 +194,13 @@ def _check(config: Config, complain: Complain) -> None:
     if not config.listen:
         complain(("listen",), "at least one [[listen]] is needed")
     for number, one in enumerate(config.listen):
-        _try(one.address, ("listen", number, "address"), split_address, complain)
-    each(config.relay.networks, ("relay", "networks"), lambda text: ipaddress.ip_network(text, strict=False))
+        _try(one.address, ("listen", number, "address"), check_address, complain)
+        each(one.xclient, ("listen", number, "xclient"), _network)
+        for key, reason in _unfit(config, one):
+            complain(("listen", number, key), reason)
+    _check_tls(config, complain)
+    each(config.proxy.networks, ("proxy", "networks"), _network)
+    each(config.relay.networks, ("relay", "networks"), _network)
     each(config.relay.domains, ("relay", "domains"), check_domain)
     each(config.local.domains, ("local", "domains"), check_domain)
     each(config.dns.nameservers, ("dns", "nameservers"), _nameserver)
@@ -224,6 +235,37 @@ def _check_local(config: Config, complain: Complain) -> None:
         _try(target, ("local", "catch_all", domain), parse_address, complain)
     for name in local.mailbox:
         _try(name, ("local", "mailbox", name), ours, complain)
+
+
+def _unfit(config: Config, one: Listen) -> list[tuple[str, str]]:
+    """What a listener asks for and cannot get."""
+    found: list[tuple[str, str]] = []
+    if one.tls in ("starttls", "implicit") and not config.tls.certificate:
+        found.append(("tls", "needs a [tls] certificate"))
+    if one.tls == "starttls" and one.service == "monitor":
+        found.append(("tls", "the monitor has no STARTTLS; write none or implicit"))
+    if one.require_tls and (one.tls == "none" or not config.tls.certificate):
+        found.append(("require_tls", "needs TLS on this listener"))
+    if one.proxy_protocol and not config.proxy.networks:
+        found.append(("proxy_protocol", "needs [proxy] networks, which may send the header"))
+    if one.address.startswith("unix:") and (one.proxy_protocol or one.xclient):
+        found.append(("address", "a Unix socket takes neither proxy_protocol nor xclient"))
+    return found
+
+
+def _check_tls(config: Config, complain: Complain) -> None:
+    tls = config.tls
+    if bool(tls.certificate) != bool(tls.key):
+        complain(("tls", "key" if tls.key else "certificate"), "certificate and key come together")
+    if tls.sni and not tls.certificate:
+        complain(("tls", "sni", 0), "needs a certificate in [tls], for clients that name no host")
+    for number, one in enumerate(tls.sni):
+        for place, name in enumerate(one.names):
+            _try(name, ("tls", "sni", number, "names", place), _pattern, complain)
+
+
+def _network(text: str) -> None:
+    ipaddress.ip_network(text, strict=False)
 
 
 def _check_numbers(config: Config, complain: Complain) -> None:
@@ -282,7 +324,10 @@ def _target(text: str) -> None:
 
 
 def _default_listen() -> list[dict[str, str]]:
-    return [{"service": service, "address": f"127.0.0.1:{port}"} for service, port in SERVICES]
+    return [
+        {"service": service, "address": f"127.0.0.1:{port}", "tls": "none" if service == "monitor" else "starttls"}
+        for service, port in SERVICES
+    ]
 
 
 def _default_state() -> str:
@@ -300,9 +345,19 @@ def _complete(config: Config, folder: str) -> Config:
     events = os.path.join(folder, config.events.file) if config.events.file else ""
     return replace(
         config,
+        tls=_absolute(config.tls, folder),
         hostname=hostname,
         state=os.path.normpath(state),
         auth=replace(config.auth, file=os.path.normpath(auth)),
         events=replace(config.events, file=events),
         local=replace(config.local, domains=config.local.domains or [hostname]),
     )
+
+
+def _absolute(tls: TlsTable, folder: str) -> TlsTable:
+    def path(text: str) -> str:
+        return os.path.join(folder, text) if text else ""
+
+    replace = msgspec.structs.replace
+    more = [replace(one, certificate=path(one.certificate), key=path(one.key)) for one in tls.sni]
+    return replace(tls, certificate=path(tls.certificate), key=path(tls.key), sni=more)

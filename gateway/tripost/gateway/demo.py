@@ -26,6 +26,7 @@ from tripost.gateway.config import load
 from tripost.gateway.demo_dns import serve_dns
 from tripost.gateway.eventlog import EventLog
 from tripost.gateway.lifecycle import Stop, watch_signals
+from tripost.gateway.tls import self_signed
 from tripost.queue import events
 from tripost.queue.events import Event, Subscription
 
@@ -51,6 +52,9 @@ address = "127.0.0.1:0"
 [[listen]]
 service = "monitor"
 address = "127.0.0.1:0"
+[tls]
+certificate = "{certificate}"
+key = "{key}"
 [auth]
 file = "accounts"
 [relay]
@@ -79,8 +83,16 @@ class Side:
         self.folder = os.path.join(folder, domain)
         os.makedirs(self.folder, mode=0o700)
         self.user, self.password = user, secrets.token_urlsafe(9)
+        pair = self_signed(os.path.join(self.folder, "tls"), f"smtp.{domain}")
         text = TOML.format(
-            domain=domain, user=user, smtp=smtp, peer=peer, dns=dns, relay='"127.0.0.0/8"' if relays else ""
+            domain=domain,
+            user=user,
+            smtp=smtp,
+            peer=peer,
+            dns=dns,
+            relay='"127.0.0.0/8"' if relays else "",
+            certificate=os.path.relpath(pair.certificate, self.folder),
+            key=os.path.relpath(pair.key, self.folder),
         )
         self.file = os.path.join(self.folder, "tripost.toml")
         with open(self.file, "w", encoding="utf-8") as out:

@@ -2,9 +2,14 @@
 
 Binds the configured addresses, accepts, and runs one task per connection.
 
-Promise  A session's exception ends that session and nothing else. More than
-         `connections` in all or `client_connections` from one address are
-         answered with the service's own refusal and closed.
+API      `Service(name, address, handler, busy, terms)`: `handler(stream, peer)` is a
+         session (`tripost.gateway.peer` says what it gets), `busy(reason)` the
+         octets that refuse a connection. With `tls = "implicit"` the stream that a
+         session gets speaks TLS already; with "starttls" `peer.context` is set.
+Promise  A session's exception ends that session and nothing else. PROXY header and
+         implicit TLS handshake are made in the connection's own task, each with a
+         deadline: a silent client delays nobody. Whom `Admission` refuses is told
+         why and closed.
 Stop     Cancelling the accept scope ends accepting; the sessions run on in
          the outer nursery until the caller's deadline.
 Fails    `ListenError` when an address cannot be bound: nothing is left open.
@@ -13,110 +18,85 @@ Fails    `ListenError` when an address cannot be bound: nothing is left open.
 from __future__ import annotations
 
 import errno
-import ipaddress
-import os
-import socket as stdlib_socket
-from collections import Counter
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import trio
 
+from tripost.gateway import sockets
+from tripost.gateway.admission import Admission
+from tripost.gateway.peer import Network, Peer, is_in
+from tripost.gateway.proxy_protocol import Header, HeaderError, HeaderReader
+from tripost.gateway.sockets import ListenError, split_address
+from tripost.gateway.tls import Certificates, HandshakeFailed, start_tls
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus, Trouble
+from tripost.queue.events import Bus, Refused, Trouble
 
-Handler = Callable[[trio.SocketStream, str], Awaitable[None]]
+__all__ = ["Acceptor", "Handler", "ListenError", "Network", "Service", "Terms", "bind", "close", "split_address"]
 
-BACKLOG = 1024
+Handler = Callable[[trio.abc.Stream, Peer], Awaitable[None]]
+
+PROXY_DEADLINE = 5.0  # seconds for the PROXY header
+BUSY_DEADLINE = 1.0  # seconds for telling a client that it is refused
 # accept() errors that say "no room now" rather than "this listener is broken"
 NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-class ListenError(Exception):
-    """An address could not be bound; the text names it and the reason."""
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How a listener treats its connections; `proxies` are the networks that must send a PROXY header."""
+
+    tls: str = "none"  # none | starttls | implicit
+    certificates: Certificates | None = None
+    require_tls: bool = False
+    proxy_protocol: bool = False
+    proxies: tuple[Network, ...] = ()
+    xclient: tuple[Network, ...] = ()
 
 
 class Service:
-    """One listening address: `name` smtp | pop3 | monitor, `busy` is sent when full."""
+    """One listening address; `name` is the service's, see `[[listen]]`."""
 
-    def __init__(self, name: str, address: str, handler: Handler, busy: bytes) -> None:
+    def __init__(
+        self, name: str, address: str, handler: Handler, busy: Callable[[str], bytes], terms: Terms | None = None
+    ) -> None:
         self.name = name
         self.address = address
         self.handler = handler
         self.busy = busy
+        self.terms = terms or Terms()
         self.listener: trio.SocketListener | None = None
 
     @property
     def bound(self) -> str:
-        """host:port really bound (a configured port 0 is filled in)."""
+        """The address really bound (a configured port 0 is filled in)."""
         assert self.listener is not None
-        host, port = self.listener.socket.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """ "127.0.0.1:25" or "[::1]:25" → (host, port)."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
+        return sockets.shown(self.listener, self.address)
 
 
 async def bind(services: list[Service]) -> None:
     """Bind all or none."""
-    done: list[trio.SocketListener] = []
     try:
         for service in services:
-            service.listener = await _bind_one(service.address)
-            done.append(service.listener)
+            service.listener = await sockets.listen(service.address)
     except BaseException:
-        for listener in done:
-            listener.socket.close()
+        close(services)
         raise
 
 
-async def _bind_one(address: str) -> trio.SocketListener:
-    host, port = split_address(address)
-    family = stdlib_socket.AF_INET6 if ":" in host else stdlib_socket.AF_INET
-    sock = trio.socket.socket(family, stdlib_socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
-        if family == stdlib_socket.AF_INET6:
-            sock.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 1)
-        await sock.bind((host, port))
-        sock.listen(BACKLOG)
-    except OSError as wrong:
-        sock.close()
-        why = os.strerror(wrong.errno) if wrong.errno else str(wrong)
-        raise ListenError(f"cannot listen on {address}: {why}") from wrong
-    except BaseException:
-        sock.close()
-        raise
-    return trio.SocketListener(sock)
-
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+def close(services: list[Service]) -> None:
+    for service in services:
+        if service.listener is not None:
+            sockets.close(service.listener, service.address)
 
 
 class Acceptor:
-    """Counts connections and starts their sessions in `nursery`."""
+    """Starts the sessions of all services in `nursery`."""
 
-    def __init__(
-        self,
-        nursery: trio.Nursery,
-        bus: Bus,
-        clock: Clock,
-        most: int,
-        most_per_client: int,
-        *,
-        exempt: tuple[Network, ...] = (),
-    ) -> None:
-        """`exempt` networks are not held to `most_per_client`."""
-        self._exempt = exempt
+    def __init__(self, nursery: trio.Nursery, bus: Bus, clock: Clock, admission: Admission) -> None:
         self._nursery = nursery
         self._bus = bus
         self._clock = clock
-        self._most = most
-        self._most_per_client = most_per_client
-        self._clients: Counter[str] = Counter()
-        self.open = 0
+        self._admission = admission
 
     async def accept(self, service: Service) -> None:
         """The accept loop of one service, until cancelled."""
@@ -131,41 +111,112 @@ class Acceptor:
                 self._trouble(service, wrong)
                 await trio.sleep(0.1)  # a descriptor will come free when a session ends
                 continue
-            self._nursery.start_soon(self._session, service, stream)
+            self._nursery.start_soon(self._connection, service, stream)
 
-    async def _session(self, service: Service, stream: trio.SocketStream) -> None:
+    async def _connection(self, service: Service, stream: trio.SocketStream) -> None:
         try:
-            client = str(stream.socket.getpeername()[0])
-        except OSError:  # gone before we looked
-            await trio.aclose_forcefully(stream)
-            return
-        full = self.open >= self._most or self._too_many_of(client)
-        self.open += 1
-        self._clients[client] += 1
-        try:
-            if full:
-                with trio.move_on_after(1):
-                    await stream.send_all(service.busy)
-            else:
-                await service.handler(stream, client)
+            peer = _peer_of(service, stream)
+            proxied = service.terms.proxy_protocol and not self._admission.full
+            client = await self._proxied(service, stream, peer) if proxied else peer
+            if client is not None:
+                await self._admit(service, stream, client)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the peer went away; its session held nothing that was promised
         except Exception as wrong:  # the session boundary: one of the two places that catch everything
             self._trouble(service, wrong)
         finally:
-            self.open -= 1
-            self._clients[client] -= 1
-            if not self._clients[client]:
-                del self._clients[client]
             await trio.aclose_forcefully(stream)
 
-    def _too_many_of(self, client: str) -> bool:
-        if self._clients[client] < self._most_per_client:
-            return False
-        address = ipaddress.ip_address(client.partition("%")[0])
-        return not any(address in network for network in self._exempt)
+    async def _admit(self, service: Service, stream: trio.SocketStream, peer: Peer) -> None:
+        why = self._admission.enter(peer.client, self._clock.now())
+        if why:
+            self._refused(service, peer, why)
+            with trio.move_on_after(BUSY_DEADLINE):
+                # in plain text even where TLS is implicit: a handshake is what overload cannot afford
+                if service.terms.tls != "implicit":
+                    await stream.send_all(service.busy(why))
+            return
+        try:
+            await self._session(service, stream, peer)
+        finally:
+            self._admission.leave(peer.client)
+
+    async def _session(self, service: Service, stream: trio.SocketStream, peer: Peer) -> None:
+        if service.terms.tls != "implicit" or peer.context is None:
+            await service.handler(stream, peer)
+            return
+        try:
+            secured, facts = await start_tls(stream, peer.context)
+        except HandshakeFailed as wrong:
+            self._refused(service, peer, f"TLS: {wrong}")
+            return
+        await service.handler(secured, msgspec.structs.replace(peer, tls=facts))
+
+    async def _proxied(self, service: Service, stream: trio.SocketStream, peer: Peer) -> Peer | None:
+        """The peer that the proxy speaks for; None when it has to go."""
+        if not is_in(peer.client, service.terms.proxies):
+            self._refused(service, peer, "not one of [proxy] networks")
+            return None
+        header, why = None, f"no PROXY header within {PROXY_DEADLINE:g} s"
+        with trio.move_on_after(PROXY_DEADLINE):
+            try:
+                header = await _header(stream)
+            except HeaderError as wrong:
+                why = str(wrong)
+        if header is None:
+            self._refused(service, peer, why)
+            return None
+        if not header.client:
+            return peer
+        return msgspec.structs.replace(
+            peer,
+            client=header.client,
+            client_port=header.client_port,
+            local=header.local,
+            local_port=header.local_port,
+            xclient=is_in(header.client, service.terms.xclient),
+        )
+
+    def _refused(self, service: Service, peer: Peer, why: str) -> None:
+        self._bus.emit(
+            Refused(time=self._clock.now(), service=service.name, client=peer.client, phase="connect", reply=why)
+        )
 
     def _trouble(self, service: Service, wrong: BaseException) -> None:
         self._bus.emit(
             Trouble(time=self._clock.now(), where=f"{service.name} session", reason=f"{type(wrong).__name__}: {wrong}")
         )
+
+
+def _peer_of(service: Service, stream: trio.SocketStream) -> Peer:
+    """Raises BrokenResourceError when it is gone already."""
+    terms = service.terms
+    context = terms.certificates.context if terms.certificates is not None and terms.tls != "none" else None
+    base = Peer(service=service.name, context=context, require_tls=terms.require_tls)
+    if service.address.startswith(sockets.UNIX):
+        return base
+    try:
+        client, local = stream.socket.getpeername(), stream.socket.getsockname()
+    except OSError as wrong:
+        raise trio.BrokenResourceError from wrong
+    address = str(client[0])
+    return msgspec.structs.replace(
+        base,
+        client=address,
+        client_port=client[1],
+        local=str(local[0]),
+        local_port=local[1],
+        xclient=is_in(address, terms.xclient),
+    )
+
+
+async def _header(stream: trio.SocketStream) -> Header:
+    """Read a PROXY header and not one octet more. Raises HeaderError."""
+    reader = HeaderReader()
+    while True:
+        data = await stream.receive_some(reader.wanted)
+        if not data:
+            raise HeaderError("the connection ended before its PROXY header")
+        header = reader.feed(bytes(data))
+        if header is not None:
+            return header

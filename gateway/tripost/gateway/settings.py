@@ -10,13 +10,37 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from tripost.gateway.windows import NO_LIMIT, Rate
+
 Duration = Annotated[float, "duration"]
 Size = Annotated[int, "size"]
+RateText = Annotated[Rate, "rate"]
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
     service: Literal["smtp", "pop3", "monitor"]
     address: str
+    tls: Literal["", "none", "starttls", "implicit"] = ""  # starttls where [tls] is, else none
+    require_tls: bool = False
+    proxy_protocol: bool = False
+    xclient: list[str] = []
+
+
+class TlsName(msgspec.Struct, frozen=True, kw_only=True):
+    names: list[str]
+    certificate: str
+    key: str
+
+
+class TlsTable(msgspec.Struct, frozen=True, kw_only=True):
+    certificate: str = ""
+    key: str = ""
+    minimum: Literal["1.2", "1.3"] = "1.2"
+    sni: list[TlsName] = []
+
+
+class Proxy(msgspec.Struct, frozen=True, kw_only=True):
+    networks: list[str] = []
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +89,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     recipients: int = 1000
     connections: int = 10_000
     client_connections: int = 50
+    network_connections: int = 0
+    client_rate: RateText = NO_LIMIT
     errors: int = 20
     junk_commands: int = 100
     command_timeout: Duration = 300.0
@@ -122,6 +148,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str = ""
     state: str = ""
     listen: list[Listen] = []
+    tls: TlsTable = TlsTable()
+    proxy: Proxy = Proxy()
     auth: Auth = Auth()
     relay: Relay = Relay()
     local: Local = Local()

@@ -1,4 +1,4 @@
-"""durations and sizes as people write them
+"""durations, sizes and rates as people write them
 
 `"90s"`, `"5m"`, `"4h"`, `"5d"`, `"200ms"` are seconds; `"32KiB"`, `"50MiB"`,
 `"1GiB"`, `"100B"` are octets. A bare number but 0 is refused: its unit is a guess.
@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import re
 
+from tripost.gateway.windows import NO_LIMIT, Rate
+
 _DURATIONS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _SIZES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_RATE = re.compile(r"([0-9]+) ?/ ?([0-9]*) ?(s|m|min|h|d)")
 _FORM = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
 
 
@@ -27,3 +30,13 @@ def size(text: str) -> int:
     if match is None or match[2] not in _SIZES or (not match[2] and match[1] != "0"):
         raise ValueError(f'"{text}" is no size; write one as "32KiB", "50MiB" or "1GiB"')
     return int(float(match[1]) * _SIZES[match[2]])
+
+
+def rate(text: str) -> Rate:
+    """`"100/min"`, `"10/10min"`; empty: no limit. Raises ValueError."""
+    if not text:
+        return NO_LIMIT
+    match = _RATE.fullmatch(text)
+    if match is None or not int(match[1]) or match[2] == "0":
+        raise ValueError(f'"{text}" is no rate; write one as "5/s", "100/min", "10/10min" or "1000/h"')
+    return Rate(int(match[1]), int(match[2] or 1) * _DURATIONS[match[3]])

@@ -83,8 +83,9 @@ def _run(options: argparse.Namespace) -> int:
             print(f"tripost: {line}", file=sys.stderr)
         return USAGE
     if options.command == "check":
-        print("ok")
-        return 0
+        from tripost.gateway.cli import check
+
+        return check.run(config)
     if options.command == "serve":
         from tripost.gateway.cli import serve
 

@@ -34,7 +34,7 @@ class Monitor:
         self._text = ""
         self._read_at = float("-inf")
 
-    async def serve(self, stream: trio.SocketStream) -> None:
+    async def serve(self, stream: trio.abc.Stream) -> None:
         """One TCP connection, from its HTTP request to the end."""
         async with trio.open_nursery() as nursery:
             request: WebSocketRequest | None = None

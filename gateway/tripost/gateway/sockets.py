@@ -1,0 +1,143 @@
+"""listening sockets: TCP and Unix
+
+API      `check_address(text)` for configurations; `listen(address)`; `close(listener,
+         address)`, which removes a Unix socket's file; `shown(listener, address)`.
+Promise  A Unix socket's file that nobody listens on any more is replaced; one that is
+         in use is left alone. Its mode is 0660: the owner and the group may connect.
+         A path longer than the system's 107 octets is bound through its folder.
+Fails    `ListenError`, one line.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket as stdlib_socket
+import stat
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import trio
+
+BACKLOG = 1024
+UNIX = "unix:"
+MODE = 0o660
+PATH_LIMIT = 107
+
+
+class ListenError(Exception):
+    """An address could not be bound; the text names it and the reason."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """ "127.0.0.1:25" or "[::1]:25" → (host, port)."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def check_address(text: str) -> None:
+    """Raises ValueError."""
+    if text.startswith(UNIX):
+        if not text.startswith(f"{UNIX}/"):
+            raise ValueError("a Unix socket's path must be absolute: unix:/run/tripost/lmtp.sock")
+        return
+    try:
+        host, port = split_address(text)
+        ipaddress.ip_address(host)
+    except ValueError as wrong:
+        raise ValueError("must be IP:PORT, [IPv6]:PORT or unix:/path") from wrong
+    if not 0 <= port < 65_536:
+        raise ValueError("the port must be between 0 and 65535")
+
+
+async def listen(address: str) -> trio.SocketListener:
+    """Raises ListenError."""
+    try:
+        if address.startswith(UNIX):
+            return trio.SocketListener(await _unix(address.removeprefix(UNIX)))
+        return trio.SocketListener(await _tcp(*split_address(address)))
+    except OSError as wrong:
+        why = os.strerror(wrong.errno) if wrong.errno else str(wrong)
+        raise ListenError(f"cannot listen on {address}: {why}") from wrong
+
+
+async def _tcp(host: str, port: int) -> trio.socket.SocketType:
+    family = stdlib_socket.AF_INET6 if ":" in host else stdlib_socket.AF_INET
+    sock = trio.socket.socket(family, stdlib_socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
+        if family == stdlib_socket.AF_INET6:
+            sock.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 1)
+        await sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _unix(path: str) -> trio.socket.SocketType:
+    sock = trio.socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
+    try:
+        with _short(path) as short:
+            _remove_stale(short)
+            await sock.bind(short)
+            os.chmod(short, MODE)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+@contextmanager
+def _short(path: str) -> Generator[str]:
+    """A name of the same place that fits into a socket address."""
+    if len(os.fsencode(path)) <= PATH_LIMIT:
+        yield path
+        return
+    folder, name = os.path.split(path)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{name}"
+    finally:
+        os.close(fd)
+
+
+def _remove_stale(path: str) -> None:
+    """Take away a socket on which nobody listens. Raises OSError for one that is in use and for any other file."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+    with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass  # its backlog is full: somebody listens
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def close(listener: trio.SocketListener, address: str) -> None:
+    """Stop listening; harmless when the file of a Unix socket is gone already."""
+    listener.socket.close()
+    if address.startswith(UNIX):
+        try:
+            os.unlink(address.removeprefix(UNIX))
+        except OSError:
+            pass  # the next start takes it for stale
+
+
+def shown(listener: trio.SocketListener, address: str) -> str:
+    """The address really bound: a configured port 0 is filled in."""
+    if address.startswith(UNIX):
+        return address
+    host, port = listener.socket.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
