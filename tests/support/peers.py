@@ -76,6 +76,12 @@ class Peer:
                 text = line.decode()
                 self.lines.append(text)
                 verb = text.partition(" ")[0].upper()
+                if verb == "BDAT":
+                    size = int(text.split()[1])
+                    while len(data) < size and (part := await stream.receive_some()):
+                        data += part
+                    self.messages.append(data[:size])
+                    data = data[size:]
                 reply = await self._say(stream, verb, text)
                 if not reply or verb == "QUIT":
                     return

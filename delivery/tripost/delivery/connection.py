@@ -14,12 +14,14 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from tripost.delivery.demands import Content, Host, Plan, limits, needs_look, plan
 from tripost.delivery.smtp_protocol import Transaction, read_extensions
 from tripost.delivery.verdicts import lost, verdict
 from tripost.delivery.wire.dots import DotStuffer
 from tripost.delivery.wire.replies import Reply, ReplyError, ReplyReader
 from tripost.queue.body import BodyReader
-from tripost.queue.message import Deferred, Envelope, Failed, Outcome, Recipient
+from tripost.queue.errors import SpoolError
+from tripost.queue.message import Deferred, Envelope, Outcome, Recipient
 
 GREETING = 300.0
 COMMAND = 300.0
@@ -105,22 +107,48 @@ class Connection:
                 self._replies.feed(bytes(data))
         return reply
 
+    @property
+    def recipients(self) -> int:
+        """How many recipients the host takes in one transaction, by its LIMITS; 0 where it does not say."""
+        return limits(self._extensions).get("RCPTMAX", 0)
+
+    @property
+    def spent(self) -> bool:
+        """As many messages as the host's LIMITS allow on one connection were sent."""
+        return 0 < limits(self._extensions).get("MAILMAX", 0) <= self.messages
+
     async def deliver(
-        self, envelope: Envelope, recipients: tuple[Recipient, ...], reader: BodyReader
+        self,
+        envelope: Envelope,
+        recipients: tuple[Recipient, ...],
+        open_reader: Callable[[], Awaitable[BodyReader]],
+        now: float,
     ) -> dict[int, Outcome]:
-        """One transaction; an outcome for every recipient."""
-        limit = self._extensions.get("SIZE", "")
-        if limit.isascii() and limit.isdigit() and 0 < int(limit) < reader.size:
-            text = f"message of {reader.size} octets; the host takes {limit}"
-            return {one.id: Failed(552, "5.3.4", text, self.host) for one in recipients}
+        """One transaction; an outcome for every recipient. `now` is wall time. Raises SpoolError."""
+        content = Content(envelope.size)
+        if needs_look(envelope, self._extensions):
+            content = await _look(open_reader)
+        reader = await open_reader()
+        try:
+            content = Content(reader.size, content.ascii_header, content.ascii)
+            planned = plan(envelope, recipients, Host(self._extensions, self.host), content, now)
+            if not isinstance(planned, Plan):
+                return {one.id: planned for one in recipients}
+            return await self._transact(planned, recipients, reader)
+        finally:
+            reader.close()
+
+    async def _transact(
+        self, planned: Plan, recipients: tuple[Recipient, ...], reader: BodyReader
+    ) -> dict[int, Outcome]:
         self.messages += 1
         transaction = Transaction(
-            envelope.sender, recipients, self._extensions, size=reader.size, eight_bit=envelope.eight_bit
+            planned.mail, planned.rcpts, pipelining="PIPELINING" in self._extensions, chunking=planned.chunking
         )
         phase = ["mail"]
         broken: Deferred | None = None
         try:
-            await self._run(transaction, reader, phase)
+            await self._run(transaction, reader, phase, chunking=planned.chunking)
         except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, ReplyError, EOFError) as wrong:
             self.usable = False
             broken = lost(phase[0], _reason(wrong), self.host)
@@ -135,24 +163,46 @@ class Connection:
                 outcomes[one.id] = broken or lost("dot", "no verdict", self.host)
         return outcomes
 
-    async def _run(self, transaction: Transaction, reader: BodyReader, phase: list[str]) -> None:
+    async def _run(self, transaction: Transaction, reader: BodyReader, phase: list[str], *, chunking: bool) -> None:
         while not transaction.over and not transaction.content:
             await self._send(transaction.commands(), COMMAND)
             while transaction.waiting:
                 transaction.take(await self._reply(COMMAND))
         if transaction.content:
             phase[0] = "content"
-            if transaction.accepted:
-                stuffer = DotStuffer()
-                while data := await reader.read(READ):
-                    await self._send(stuffer.feed(data), BLOCK)
-                phase[0] = "dot"
-                await self._send(stuffer.finish(), BLOCK)
+            if chunking:
+                await self._chunk(reader, phase)
+            elif transaction.accepted:
+                await self._dots(reader, phase)
             else:  # DATA was pipelined and taken although no recipient was: an empty message ends it
                 await self._send(b".\r\n", BLOCK)
             transaction.take_end(await self._reply(DOT))
         elif self.usable:
             await self._reset()
+
+    async def _dots(self, reader: BodyReader, phase: list[str]) -> None:
+        stuffer = DotStuffer()
+        while data := await reader.read(READ):
+            await self._send(stuffer.feed(data), BLOCK)
+        phase[0] = "dot"
+        await self._send(stuffer.finish(), BLOCK)
+
+    async def _chunk(self, reader: BodyReader, phase: list[str]) -> None:
+        """The content as it is, in one chunk (RFC 3030 §2). Raises SpoolError when it is not as long as it was."""
+        head, left = b"BDAT %d LAST\r\n" % reader.size, reader.size
+        while left:
+            data = await reader.read(min(READ, left))
+            if not data:
+                self.usable = False  # the host waits for octets that do not exist
+                raise SpoolError("a content is shorter than its record says")
+            left -= len(data)
+            if not left:
+                phase[0] = "dot"
+            await self._send(head + data, BLOCK)
+            head = b""
+        if head:
+            phase[0] = "dot"
+            await self._send(head, BLOCK)
 
     async def _reset(self) -> None:
         """Nothing of a refused transaction may be left for the next one."""
@@ -168,6 +218,24 @@ class Connection:
             except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, ReplyError, EOFError):
                 pass  # nothing depends on it
         await trio.aclose_forcefully(self._stream)
+
+
+async def _look(open_reader: Callable[[], Awaitable[BodyReader]]) -> Content:
+    """Read all of the content, for what only its octets can tell."""
+    reader = await open_reader()
+    try:
+        header_ascii = all_ascii = in_header = True
+        tail = b""
+        while data := await reader.read(READ):
+            if in_header:
+                whole = tail + data
+                end = whole.find(b"\r\n\r\n")
+                header_ascii = header_ascii and (whole if end < 0 else whole[:end]).isascii()
+                in_header, tail = end < 0, whole[-3:]
+            all_ascii = all_ascii and data.isascii()
+        return Content(reader.size, header_ascii, all_ascii)
+    finally:
+        reader.close()
 
 
 def _reason(wrong: BaseException) -> str:

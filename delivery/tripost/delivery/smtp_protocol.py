@@ -4,19 +4,19 @@ Says what to send, takes the replies in their order, and keeps for each
 recipient the reply that decided and the phase it came in.
 
 States   commands → content → over. With PIPELINING MAIL, all RCPT and DATA go
-         out together, so that every recipient costs no round trip of its own.
-Source   RFC 5321 §3.3; RFC 2920 §3.1; RFC 1870; RFC 6152.
+         out together, so that every recipient costs no round trip of its own;
+         with CHUNKING there is no DATA, and the content waits for the replies.
+Source   RFC 5321 §3.3; RFC 2920 §3.1; RFC 3030 §2.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import msgspec
 
 from tripost.delivery.wire.replies import Reply
-from tripost.queue.message import Recipient
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -31,33 +31,31 @@ def read_extensions(reply: Reply) -> dict[str, str]:
     found: dict[str, str] = {}
     for line in reply.lines[1:]:
         name, _, rest = line.partition(" ")
+        if name.upper().startswith("AUTH="):  # what some servers said before RFC 2554
+            continue
         found[name.upper()] = rest
     return found
 
 
 class Transaction:
-    """One message to some recipients. `size` in octets."""
+    """One message to some recipients; `mail` and `rcpts` are command lines without CRLF."""
 
     def __init__(
         self,
-        sender: str,
-        recipients: tuple[Recipient, ...],
-        extensions: Mapping[str, str],
+        mail: bytes,
+        rcpts: Sequence[tuple[int, bytes]],
         *,
-        size: int,
-        eight_bit: bool,
+        pipelining: bool,
+        chunking: bool = False,
     ) -> None:
-        self._pipelining = "PIPELINING" in extensions
-        parameters = f" SIZE={size}" if "SIZE" in extensions else ""
-        if eight_bit and "8BITMIME" in extensions:
-            parameters += " BODY=8BITMIME"
-        self._to_send: deque[tuple[str, int, bytes]] = deque(
-            [("mail", -1, f"MAIL FROM:<{sender}>{parameters}".encode())]
-        )
-        self._to_send.extend(("rcpt", one.id, f"RCPT TO:<{one.address}>".encode()) for one in recipients)
-        self._to_send.append(("data", -1, b"DATA"))
+        self._pipelining = pipelining
+        self._chunking = chunking
+        self._to_send: deque[tuple[str, int, bytes]] = deque([("mail", -1, mail)])
+        self._to_send.extend([("rcpt", id, line) for id, line in rcpts])
+        if not chunking:
+            self._to_send.append(("data", -1, b"DATA"))
         self._sent: deque[tuple[str, int]] = deque()
-        self._open = [one.id for one in recipients]  # those without a verdict
+        self._open = [id for id, _ in rcpts]  # those without a verdict
         self._mailed = False
         self.accepted: list[int] = []
         self.verdicts: dict[int, Verdict] = {}
@@ -78,8 +76,9 @@ class Transaction:
         while self._to_send and (self._pipelining or not parts):
             phase, recipient, line = self._to_send.popleft()
             self._sent.append((phase, recipient))
-            parts.append(line + b"\r\n")
-        return b"".join(parts)
+            parts.append(line)
+        parts.append(b"")
+        return b"\r\n".join(parts)
 
     def take(self, reply: Reply) -> None:
         """The next reply."""
@@ -107,12 +106,17 @@ class Transaction:
             self.accepted.append(recipient)
         elif recipient in self._open:
             self._decide([recipient], "rcpt", reply)
-        if not self._pipelining and self._to_send and self._to_send[0][0] == "data" and not self.accepted:
+        if self._sent:
+            return
+        if self._chunking and not self._to_send:
+            self.content = bool(self.accepted)
+            self.over = not self.accepted
+        elif self._to_send and self._to_send[0][0] == "data" and not self.accepted:
             self._to_send.clear()
             self.over = True
 
     def take_end(self, reply: Reply) -> None:
-        """The reply to the final dot."""
+        """The reply to the content."""
         self._decide(self._open, "dot", reply)
         self.content = False
         self.over = True

@@ -156,34 +156,37 @@ class Worker:
         return outcomes
 
     async def _relay(self, lease: Lease, open_reader: OpenReader) -> dict[int, Outcome]:
-        try:
-            connection = await self._connected(lease)
-        except Unroutable as wrong:
-            if wrong.permanent:
-                return {one.id: Failed(550, wrong.enhanced, wrong.text) for one in lease.recipients}
-            return {one.id: down(wrong.text, enhanced=wrong.enhanced) for one in lease.recipients}
-        except Down as wrong:
-            return {one.id: down(str(wrong)) for one in lease.recipients}
-        outcomes = await self._send(connection, lease, open_reader)
-        if connection.stale:  # closed by the peer while it idled: that says nothing about the destination
-            await self._close(connection)
-            return await self._relay(lease, open_reader)
-        if not connection.usable or connection.messages >= self._out.settings.messages_per_connection:
-            await self._close(connection)
-        return outcomes
-
-    async def _send(self, connection: Connection, lease: Lease, open_reader: OpenReader) -> dict[int, Outcome]:
+        """Each recipient is sent to once, over as many connections as the host's limits and a stale one make it."""
         outcomes: dict[int, Outcome] = {}
-        for start in range(0, len(lease.recipients), RECIPIENTS):
-            some = lease.recipients[start : start + RECIPIENTS]
-            reader = await open_reader()
+        while left := tuple(one for one in lease.recipients if one.id not in outcomes):
             try:
-                outcomes |= await connection.deliver(lease.envelope, some, reader)
-            finally:
-                reader.close()
-            if not connection.usable:
+                connection = await self._connected(lease)
+            except Unroutable as wrong:
+                if wrong.permanent:
+                    return outcomes | {one.id: Failed(550, wrong.enhanced, wrong.text) for one in left}
+                return outcomes | {one.id: down(wrong.text, enhanced=wrong.enhanced) for one in left}
+            except Down as wrong:
+                return outcomes | {one.id: down(str(wrong)) for one in left}
+            part = left[: min(RECIPIENTS, connection.recipients or RECIPIENTS)]
+            try:
+                found = await connection.deliver(lease.envelope, part, open_reader, self._out.clock.now())
+            except SpoolError as wrong:  # what was sent before stays sent
+                await self._close_when_done(connection)
+                return outcomes | {one.id: Deferred(451, "4.3.0", wrong.text) for one in left}
+            if connection.stale:  # closed by the peer while it idled: that says nothing about the destination
+                await self._close(connection)
+                continue
+            outcomes |= found
+            lost = not connection.usable
+            await self._close_when_done(connection)
+            if lost:
                 break  # who was not tried is tried again: the queue knows
         return outcomes
+
+    async def _close_when_done(self, connection: Connection) -> None:
+        most = self._out.settings.messages_per_connection
+        if not connection.usable or connection.spent or connection.messages >= most:
+            await self._close(connection)
 
     # --- getting a connection ---
 
