@@ -21,7 +21,9 @@ import os
 import pathlib
 import platform
 import shutil
+import socket
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -30,11 +32,14 @@ from collections.abc import Callable
 import trio
 
 from tripost.delivery.mailbox.maildir import MaildirDelivery
+from tripost.delivery.mailbox.places import make_mailbox
+from tripost.delivery.mailbox.uids import file_name
 from tripost.queue.body import BodyReader
 from tripost.queue.message import Delivered, Envelope, Recipient
 
 SIZE = 2048
 BOXES = 100
+USER = "marc@machin.com"
 
 
 def say(**figures: object) -> None:
@@ -120,15 +125,136 @@ def run_deliver(options: argparse.Namespace) -> None:
         say(what=what, median=round(statistics.median(rates)), runs=[round(one) for one in rates])
 
 
+# --- POP3 ---
+
+
+class Client:
+    """A POP3 client that pipelines and does nothing else with what comes."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), 60)
+        self._buffer = b""
+        self._line()
+
+    def _line(self) -> bytes:
+        while b"\r\n" not in self._buffer:
+            self._more()
+        line, _, self._buffer = self._buffer.partition(b"\r\n")
+        return line
+
+    def _more(self) -> None:
+        data = self._socket.recv(1 << 18)
+        assert data, "the server hung up"
+        self._buffer += data
+
+    def login(self) -> None:
+        self._socket.sendall(f"USER {USER}\r\nPASS secret\r\n".encode())
+        for _ in range(2):
+            line = self._line()
+            assert line.startswith(b"+OK"), line
+
+    def uidl(self) -> int:
+        """How many rows."""
+        self._socket.sendall(b"UIDL\r\n")
+        pieces = [self._buffer]
+        while not pieces[-1].endswith(b"\r\n.\r\n"):
+            pieces.append(self._socket.recv(1 << 18))
+            assert pieces[-1], "the server hung up"
+            if len(pieces[-1]) < 5:  # the end may be cut
+                pieces[-2:] = [pieces[-2] + pieces[-1]]
+        self._buffer = b""
+        return b"".join(pieces).count(b"\r\n") - 2
+
+    def fetch(self, count: int, window: int = 50) -> int:
+        """RETR 1 to `count`; octets."""
+        asked = done = octets = 0
+        tail = b""
+        while done < count:
+            if asked - done <= window // 2 and asked < count:
+                more = range(asked + 1, min(count, asked + window) + 1)
+                self._socket.sendall("".join(f"RETR {n}\r\n" for n in more).encode())
+                asked = more.stop - 1
+            data = self._socket.recv(1 << 18)
+            assert data, "the server hung up"
+            octets += len(data)
+            whole = tail + data
+            done += whole.count(b"\r\n.\r\n")
+            tail = whole[-4:]
+        return octets
+
+    def quit(self) -> None:
+        self._socket.sendall(b"QUIT\r\n")
+        self._line()
+        self._socket.close()
+
+
+def make_mail(mail: pathlib.Path, user: str, count: int, size: int) -> None:
+    box = mail / user
+    make_mailbox(str(box))
+    line = b"0123456789" * 7 + b"\r\n"
+    text = (b"Return-Path: <x@y>\r\nSubject: bench\r\n\r\n" + line * (size // len(line) + 1))[: size - 2] + b"\r\n"
+    for n in range(count):
+        (box / "new" / file_name(f"B{n:016}_0", 1_700_000_000 + n, "bench.example", len(text))).write_bytes(text)
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def run_pop3(options: argparse.Namespace) -> None:
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests"))
+    from support.dovecot import common_folder, dovecot
+    from support.gateways import running
+
+    found: dict[str, list[float]] = {}
+    with common_folder() as folder, running(folder, user=USER) as gateway:
+        mail = folder / "state" / "mail"
+        folder.joinpath("state").chmod(0o755)
+        for what, count, size in (("login + UIDL", options.messages, 200), ("RETR 10 KiB", options.fetch, 10_240)):
+            shutil.rmtree(mail / USER, ignore_errors=True)
+            make_mail(mail, USER, count, size)
+            with dovecot(folder, mail, {USER: "secret"}) as other:
+                other.own()
+                servers = {"tripost": gateway.pop3, "dovecot": other.pop3}
+                for n in range(options.rounds + 1):
+                    for name, port in servers.items():
+                        took = _one(port, what, count)
+                        if n:  # the first is cold
+                            found.setdefault(f"{what}, {count} messages: {name}", []).append(took)
+            ours, theirs = (statistics.median(found[f"{what}, {count} messages: {name}"]) for name in servers)
+            say(what=f"{what}, {count} messages", tripost=round(ours, 3), dovecot=round(theirs, 3), times=ours / theirs)
+    for what, times in found.items():
+        say(what=what, seconds=[round(one, 3) for one in times])
+
+
+def _one(port: int, what: str, count: int) -> float:
+    def uidl() -> None:
+        client = Client(port)
+        client.login()
+        assert client.uidl() == count
+        client.quit()
+
+    if what != "RETR 10 KiB":
+        return timed(uidl)
+    client = Client(port)
+    client.login()
+    took = timed(lambda: client.fetch(count))
+    client.quit()
+    return took
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["deliver", "pop3", "idle"])
     parser.add_argument("--folder", default=str(pathlib.Path.cwd()))
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--fetch", type=int, default=10_000)
     options = parser.parse_args()
-    if options.what == "deliver":
-        run_deliver(options)
+    {"deliver": run_deliver, "pop3": run_pop3}[options.what](options)
 
 
 if __name__ == "__main__":
