@@ -19,9 +19,10 @@ PURE = {
     "delivery/tripost/delivery": "routing smtp_protocol verdicts dsn demands",
     "delivery/tripost/delivery/wire": "lines dots replies addresses parameters",
     "delivery/tripost/delivery/mailbox": "uids policy lineends",
-    "gateway/tripost/gateway": "admission config_positions guard proxy_protocol sasl units settings windows",
+    "gateway/tripost/gateway": "admission config_positions guard passwd_file proxy_protocol sasl units "
+    "settings windows",
     "gateway/tripost/gateway/ingress": "smtp_protocol smtp_commands smtp_events smtp_states terms claims trace",
-    "gateway/tripost/gateway/egress": "pop3_protocol pop3_top",
+    "gateway/tripost/gateway/egress": "login_delay pop3_protocol pop3_top",
 }
 MOST_LINES = 400
 MOST_FUNCTION_LINES = 50

@@ -45,7 +45,27 @@ def test_users(gateway: Running) -> None:
     assert gateway.command("user", "passwd", "marc@machin.com", "--password-stdin", input="two\n").returncode == 0
     empty = gateway.command("user", "passwd", "marc@machin.com", "--password-stdin", input="\n")
     assert (empty.returncode, "empty password" in empty.stderr) == (1, True)
-    assert gateway.command("user", "list").stdout == "marc@machin.com\n"
+    assert gateway.command("user", "list").stdout == "marc@machin.com  ARGON2ID\n"
+    scram = ("--scheme", "SCRAM-SHA-256", "--password-stdin")
+    assert gateway.command("user", "passwd", "marc@machin.com", *scram, input="two\n").returncode == 0
+    assert gateway.command("user", "quota", "marc@machin.com", "1MiB", "--messages", "20").returncode == 0
+    assert gateway.command("user", "quota", "marc@machin.com", "2MiB").returncode == 0
+    shown = gateway.command("user", "quota", "marc@machin.com").stdout
+    assert shown == "0 of 2097152 octets, 0 of 20 messages\n"
+    assert gateway.command("user", "disable", "marc@machin.com").returncode == 0
+    row = json.loads(gateway.command("user", "list", "--json").stdout)
+    assert row == {
+        "address": "marc@machin.com",
+        "scheme": "SCRAM-SHA-256",
+        "usable": True,
+        "disabled": True,
+        "quota_rule": "*:bytes=2097152:messages=20",
+    }
+    assert gateway.command("user", "enable", "marc@machin.com").returncode == 0
+    assert gateway.command("user", "quota", "marc@machin.com", "none").returncode == 0
+    assert gateway.command("user", "list").stdout == "marc@machin.com  SCRAM-SHA-256\n"
+    assert gateway.command("user", "quota", "nobody@machin.com").returncode == 1
+    assert gateway.command("user", "quota", "marc@machin.com", "much").returncode == 1
     assert gateway.command("user", "remove", "marc@machin.com").returncode == 0
     gone = gateway.command("user", "remove", "marc@machin.com")
     assert (gone.returncode, gone.stderr.count("\n")) == (1, 1)

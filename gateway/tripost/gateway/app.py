@@ -22,8 +22,9 @@ from tripost.delivery.dispatcher import DeliverySettings, Dispatcher
 from tripost.delivery.dsn import make_report
 from tripost.delivery.resolver import Resolver
 from tripost.delivery.routing import Router
-from tripost.gateway.accounts import Accounts
+from tripost.gateway.accounts import AccountsError
 from tripost.gateway.config import Config
+from tripost.gateway.egress.login_delay import LoginDelay
 from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
 from tripost.gateway.eventlog import EventLog
 from tripost.gateway.ingress.context import IngressContext
@@ -32,9 +33,11 @@ from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.gateway.lifecycle import Draining, Stop, leaves
 from tripost.gateway.listeners import Acceptor, ListenError, Service, bind, close
 from tripost.gateway.local_mail import LocalMail
+from tripost.gateway.login import Logins
 from tripost.gateway.monitor.websocket import Monitor
 from tripost.gateway.peer import Peer
 from tripost.gateway.tls import TlsError
+from tripost.gateway.wiring_egress import make_logins
 from tripost.gateway.wiring_listen import admission_of, keep_fresh, make_services, networks, take_descriptors
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
@@ -101,9 +104,10 @@ class Gateway:
         self, queue: Queue, router: Router, clock: Clock, stop: Stop, task_status: trio.TaskStatus[None]
     ) -> bool:
         try:
-            services = self._services(queue, router, clock)
+            logins, keep_logins = make_logins(self.config, self._mail.accounts, self.bus, clock)
+            services = self._services(queue, router, clock, logins)
             await bind(services)
-        except (ListenError, TlsError) as wrong:
+        except (ListenError, TlsError, AccountsError) as wrong:
             raise StartError(str(wrong)) from wrong
         for service in services:
             self.addresses.setdefault(service.name, []).append(service.bound)
@@ -114,6 +118,7 @@ class Gateway:
                 dispatcher = self._dispatcher(queue, clock)
                 await work.start(dispatcher.run)
                 outer.start_soon(self._mail.keep_up, queue, clock)
+                outer.start_soon(keep_logins)
                 await self._accept(services, work, clock, stop, task_status)
                 self.bus.emit(Stopping(time=clock.now(), reason=stop.reason))
                 self._draining.begin()
@@ -136,9 +141,8 @@ class Gateway:
             accepting.cancel_scope.cancel()
         close(services)
 
-    def _services(self, queue: Queue, router: Router, clock: Clock) -> list[Service]:
+    def _services(self, queue: Queue, router: Router, clock: Clock, logins: Logins) -> list[Service]:
         config = self.config
-        accounts = Accounts(config.accounts_file)
         smtp = IngressContext(
             hostname=config.hostname,
             queue=queue,
@@ -158,13 +162,14 @@ class Gateway:
         )
         pop3 = Pop3Context(
             hostname=config.hostname,
-            accounts=accounts,
+            logins=logins,
             mailboxes=self._mail.mailboxes.folder,
             bus=self.bus,
             clock=clock,
             draining=self._draining,
             policy=self._mail.mailboxes.policy,
             expire=self._mail.mailboxes.expire,
+            delay=LoginDelay(config.limits.login_delay),
         )
         monitor = Monitor(queue.statistics, self._draining)
 
@@ -172,7 +177,7 @@ class Gateway:
             await serve_smtp(stream, client=peer.client, context=smtp)
 
         async def on_pop3(stream: trio.abc.Stream, peer: Peer) -> None:
-            await serve_pop3(stream, client=peer.client, context=pop3)
+            await serve_pop3(stream, peer=peer, context=pop3)
 
         async def on_monitor(stream: trio.abc.Stream, peer: Peer) -> None:
             await monitor.serve(stream)

@@ -22,6 +22,7 @@ import msgspec
 
 from tripost.delivery.wire.addresses import AddressError, check_domain, parse_address
 from tripost.gateway import units
+from tripost.gateway.backend import check_backend
 from tripost.gateway.config_positions import Path, nearest, positions
 from tripost.gateway.settings import Config, Listen, TlsTable
 from tripost.gateway.sockets import ListenError, check_address, split_address
@@ -199,6 +200,7 @@ def _check(config: Config, complain: Complain) -> None:
         for key, reason in _unfit(config, one):
             complain(("listen", number, key), reason)
     _check_tls(config, complain)
+    _try(config.auth.backend, ("auth", "backend"), check_backend, complain)
     each(config.proxy.networks, ("proxy", "networks"), _network)
     each(config.relay.networks, ("relay", "networks"), _network)
     each(config.relay.domains, ("relay", "domains"), check_domain)

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from tripost.delivery.mailbox.maildir import MaildirDelivery
 from tripost.delivery.mailbox.upkeep import keep_up
 from tripost.gateway.accounts import Accounts
+from tripost.gateway.backend import backend_of
 from tripost.gateway.mailboxes import Mailboxes
 from tripost.gateway.settings import Config
 from tripost.queue.clock import Clock
@@ -25,12 +26,13 @@ MOST_QUEUED = 100_000  # local messages; while more are queued, no entry of the 
 
 
 class LocalMail:
-    """`mailboxes` says what is where, `delivery` puts it there."""
+    """`accounts` are who there is, `mailboxes` says what is where, `delivery` puts it there."""
 
     def __init__(self, config: Config, bus: Bus | None = None) -> None:
         self._bus = bus if bus is not None else Bus()
         self._now: Callable[[], float] = time.time
-        self.mailboxes = Mailboxes(config, Accounts(config.accounts_file).exists)
+        self.accounts = Accounts(config.accounts_file, backend_of(config.auth.backend))
+        self.mailboxes = Mailboxes(config, self.accounts.exists, self.accounts.quota_rule)
         self.delivery = MaildirDelivery(
             self.mailboxes.folder,
             config.hostname,

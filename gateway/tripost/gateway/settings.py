@@ -45,6 +45,12 @@ class Proxy(msgspec.Struct, frozen=True, kw_only=True):
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True):
     file: str = ""  # state/accounts
+    backend: str = "file"
+    mechanisms: list[Literal["PLAIN", "LOGIN", "SCRAM-SHA-256"]] = msgspec.field(
+        default_factory=lambda: ["PLAIN", "LOGIN", "SCRAM-SHA-256"]
+    )
+    cleartext: Literal["never", "loopback", "always"] = "never"
+    pop3_imap_cleartext: Literal["never", "loopback", "always"] = "loopback"
 
 
 class Relay(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +99,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     client_rate: RateText = NO_LIMIT
     errors: int = 20
     junk_commands: int = 100
+    auth_failures: RateText = Rate(10, 600.0)
+    auth_ban: Duration = 900.0
+    login_delay: Duration = 0.0
     command_timeout: Duration = 300.0
     data_timeout: Duration = 180.0
 

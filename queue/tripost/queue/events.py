@@ -145,8 +145,12 @@ class LoggedIn(Event, frozen=True, kw_only=True):
 
 
 class LoginFailed(Event, frozen=True, kw_only=True):
+    """`account` only where there is one of that name; `reason` as `gateway.login` has it."""
+
     service: str
     client: str
+    account: str = ""
+    reason: str = "credentials"
 
 
 class Fetched(Event, frozen=True, kw_only=True):

@@ -13,9 +13,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+from tripost.gateway.cli.user_options import add_user
+
 USAGE, INTERRUPTED = 2, 130
 CONFIG_HELP = "TOML file (default: tripost.toml, then /etc/tripost/tripost.toml, then the built-in settings)"
-USER_VERBS = {"add": "add a user", "passwd": "change a password", "remove": "remove a user (its mail stays)"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,14 +37,7 @@ def parser() -> argparse.ArgumentParser:
     route.add_argument("--json", action="store_true", help="one JSON object per address")
 
     user = commands.add_parser("user", help="local users")
-    verbs = user.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb, text in USER_VERBS.items():
-        one = verbs.add_parser(verb, help=text)
-        one.add_argument("address", metavar="ADDRESS")
-        if verb != "remove":
-            one.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
-        _config_option(one)
-    _config_option(verbs.add_parser("list", help="list the users"))
+    add_user(user, _config_option)
     _config_option(route)
     _config_option(serve, "config_option")
     _config_option(check, "config_option")

@@ -78,12 +78,13 @@ class Mistake(msgspec.Struct, frozen=True):
 
 
 class Pop3Protocol:
-    """One connection. `secured`: TLS runs; `stls`: it could; `passwords`: USER, PASS and AUTH are taken."""
+    """One connection. `secured`: TLS runs; `stls`: it could; `need_tls`: it must, before anything else."""
 
-    def __init__(self, *, secured: bool = False, stls: bool = False) -> None:
+    def __init__(self, *, secured: bool = False, stls: bool = False, need_tls: bool = False) -> None:
         self._lines = LineReader(LINE_LIMIT)
         self.secured = secured
         self.stls = stls
+        self.need_tls = need_tls
         self.logged_in = False
         self.exchange = False
         self.utf8 = False
@@ -159,6 +160,8 @@ class Pop3Protocol:
         return _arguments(verb, rule.takes, rest.split(" ") if space else [])
 
     def _not_now(self, verb: str, user: str) -> str:
+        if self.need_tls and not self.secured and verb not in _IN_PLAIN_TEXT:
+            return f"[SYS/PERM] {'STLS first' if self.stls else 'TLS is needed'}"
         if verb == "PASS" and not user:
             return "USER first"
         if verb == "STLS":
@@ -171,6 +174,7 @@ class Pop3Protocol:
         return ""
 
 
+_IN_PLAIN_TEXT = ("CAPA", "STLS", "LANG", "QUIT")
 _UNKNOWN = {"APOP": "APOP would need passwords in clear text on our disk; use AUTH SCRAM-SHA-256"}
 _MOST = {"none": 0, "number": 1, "number?": 1, "top": 2, "auth": 2, "language": 1}
 _FEWEST = {"number": 1, "top": 2}
@@ -193,17 +197,26 @@ def _is_number(word: str) -> bool:
 
 
 def capabilities(
-    *, logged_in: bool, passwords: bool, stls: bool, mechanisms: tuple[str, ...], expire: str, implementation: str
+    *,
+    logged_in: bool,
+    passwords: bool,
+    stls: bool,
+    mechanisms: tuple[str, ...],
+    expire: str,
+    login_delay: int,
+    implementation: str,
 ) -> list[str]:
-    """CAPA's lines (RFC 2449 §6). `expire` is EXPIRE's argument."""
+    """CAPA's lines (RFC 2449 §6). `expire` is EXPIRE's argument, `login_delay` in seconds."""
     rows = ["TOP", "UIDL", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE"]
     if passwords:
         rows.append("USER")
-        if mechanisms:
-            rows.append(f"SASL {' '.join(mechanisms)}")
+    if mechanisms:
+        rows.append(f"SASL {' '.join(mechanisms)}")
     if stls and not logged_in:
         rows.append("STLS")
     rows += ["UTF8 USER", "LANG", f"EXPIRE {expire}"]
+    if login_delay:
+        rows.append(f"LOGIN-DELAY {login_delay}")
     if implementation:
         rows.append(f"IMPLEMENTATION {implementation}")
     return rows

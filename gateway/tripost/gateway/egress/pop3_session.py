@@ -1,38 +1,55 @@
 """one POP3 client
 
-The thin driver of `pop3_protocol`: reads, logs in, and lets `pop3_maildrop`
-answer. A mailbox has one session at a time.
+The thin driver of `pop3_protocol`: reads, lets `login` say who it is, and lets
+`pop3_maildrop` answer. A mailbox has one session at a time.
 
+Waits    `IDLE` for a whole command, and for the login as a whole; `WRITE` for a
+         piece of an answer to be taken. Then the connection is closed without a
+         word and without deleting anything (RFC 1939 §3).
 Fails    -ERR, with a response code where one fits (RFC 2449 §8, 3206); the
-         session lives. Silence for `IDLE` ends it without deleting anything.
+         session lives, but for `LOGIN_TRIES` failed logins, and `MISTAKES`.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
+import msgspec
 import trio
 
 from tripost.delivery.mailbox.policy import Policy
 from tripost.delivery.mailbox.session import MailboxInUse, open_mailbox
-from tripost.gateway.accounts import Accounts
+from tripost.gateway.egress.login_delay import LoginDelay
 from tripost.gateway.egress.pop3_maildrop import Maildrop, Refused, in_thread
-from tripost.gateway.egress.pop3_protocol import LANGUAGES, Command, Mistake, Pop3Protocol, capabilities
+from tripost.gateway.egress.pop3_protocol import LANGUAGES, Command, Line, Mistake, Pop3Protocol, capabilities
 from tripost.gateway.lifecycle import Draining
+from tripost.gateway.login import Attempt, Denied, Logins
+from tripost.gateway.peer import Peer
+from tripost.gateway.sasl import Challenge, Success
+from tripost.gateway.tls import HandshakeFailed, start_tls
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus, Connected, Expired, Fetched, LoggedIn, LoginFailed
+from tripost.queue.events import Bus, Connected, Expired, Fetched
+from tripost.queue.events import Refused as RefusedEvent
 
+T = TypeVar("T")
 IDLE = 600.0  # seconds, RFC 1939 §3
 WRITE = 300.0  # seconds for one piece that a slow client takes
 READ = 16_384
 LOGIN_TRIES = 5
 MISTAKES = 100
-FAILED_PAUSE = 1.0  # seconds that a wrong password costs
 OUT_LIMIT = 65_536
+CODES = {  # of what `login` denies; RFC 3206
+    "credentials": "[AUTH] ",
+    "disabled": "[SYS/PERM] ",
+    "barred": "[SYS/TEMP] ",
+    "cleartext": "[SYS/PERM] ",
+    "temporary": "[SYS/TEMP] ",
+}
+NO_CREDENTIALS = ("cancelled", "malformed", "unknown")
 
 
 def _no_policy(account: str) -> Policy:
@@ -44,7 +61,7 @@ class Pop3Context:
     """What all sessions share; `mailboxes` is their folder; `expire` is EXPIRE's argument before the login."""
 
     hostname: str
-    accounts: Accounts
+    logins: Logins
     mailboxes: str
     bus: Bus
     clock: Clock
@@ -52,11 +69,12 @@ class Pop3Context:
     policy: Callable[[str], Policy] = _no_policy
     expire: str = "NEVER"
     implementation: str = "tripost"
+    delay: LoginDelay = field(default_factory=LoginDelay)
 
 
-async def serve_pop3(stream: trio.abc.Stream, *, client: str, context: Pop3Context) -> None:
+async def serve_pop3(stream: trio.abc.Stream, *, peer: Peer, context: Pop3Context) -> None:
     """Until QUIT, silence, or the connection's end."""
-    session = _Session(stream, client, context)
+    session = _Session(stream, peer, context)
     try:
         await session.run()
     finally:
@@ -64,33 +82,41 @@ async def serve_pop3(stream: trio.abc.Stream, *, client: str, context: Pop3Conte
 
 
 class _Session:
-    def __init__(self, stream: trio.abc.Stream, client: str, context: Pop3Context) -> None:
+    def __init__(self, stream: trio.abc.Stream, peer: Peer, context: Pop3Context) -> None:
         self._stream = stream
-        self._client = client
+        self._peer = peer
         self._context = context
-        self._protocol = Pop3Protocol()
+        self._protocol = Pop3Protocol(
+            secured=peer.tls is not None, stls=peer.context is not None, need_tls=peer.require_tls
+        )
         self._out = bytearray()
         self._drop: Maildrop | None = None
+        self._attempt: Attempt | None = None
         self._failures = 0
         self._mistakes = 0
         self._account = ""
         self._policy = Policy()
         self._open = True
-        self._passwords = ipaddress.ip_address(client).is_loopback
+        self._deadline = trio.current_time() + IDLE
 
     async def run(self) -> None:
         context = self._context
-        context.bus.emit(Connected(time=context.clock.now(), service="pop3", client=self._client))
+        context.bus.emit(Connected(time=context.clock.now(), service="pop3", client=self._peer.client))
         self._ok(f"{context.hostname} POP3 ready")
         while self._open:
             command = self._protocol.next()
             if command is None:
                 if not await self._read():
                     return
-            elif isinstance(command, Mistake):
+                continue
+            if isinstance(command, Mistake):
                 self._mistake(command.text)
-            elif isinstance(command, Command):
+            elif isinstance(command, Line):
+                await self._exchange(command.text)
+            else:
                 await self._handle(command)
+            if self._drop is not None:
+                self._deadline = trio.current_time() + IDLE
             if len(self._out) > OUT_LIMIT:
                 await self._flush()
         await self._flush()
@@ -99,7 +125,7 @@ class _Session:
 
     async def _read(self) -> bool:
         await self._flush()
-        with self._context.draining.waiting(IDLE):
+        with self._context.draining.waiting(max(0.0, self._deadline - trio.current_time())):
             data = await self._stream.receive_some(READ)
             self._protocol.feed(bytes(data))
             return bool(data)
@@ -126,7 +152,7 @@ class _Session:
             self._open = False
 
     async def _handle(self, command: Command) -> None:
-        verb = command.verb
+        verb, context = command.verb, self._context
         if verb == "QUIT":
             await self._quit()
         elif verb == "CAPA":
@@ -137,26 +163,31 @@ class _Session:
         elif self._drop is not None:
             await self._transaction(self._drop, command)
         elif verb == "USER":
-            self._ok("now the password")
+            self._user()
         elif verb == "PASS":
-            await self._login(self._protocol.user, command.text)
+            self._protocol.user, user = "", self._protocol.user
+            await self._logged(await self._flushed(partial(context.logins.password, self._peer, user, command.text)))
+        elif verb == "AUTH":
+            await self._auth(command)
         elif verb == "UTF8":
             self._protocol.utf8 = True
             self._ok("UTF-8 it is")
         else:
-            self._mistake(f"{verb} is not offered here")
+            await self._stls()
 
     def _rows(self, rows: list[str]) -> None:
         self._out += "".join(f"{row}\r\n" for row in rows).encode() + b".\r\n"
 
     def _capabilities(self) -> list[str]:
         context, protocol = self._context, self._protocol
+        usable = protocol.secured or not protocol.need_tls
         return capabilities(
             logged_in=protocol.logged_in,
-            passwords=self._passwords,
+            passwords=usable and context.logins.passwords(self._peer),
             stls=protocol.stls and not protocol.secured,
-            mechanisms=(),
+            mechanisms=context.logins.mechanisms(self._peer) if usable else (),
             expire=self._policy.expire() if protocol.logged_in else context.expire,
+            login_delay=int(context.delay.seconds),
             implementation=context.implementation,
         )
 
@@ -172,26 +203,57 @@ class _Session:
 
     # --- logging in ---
 
-    async def _login(self, user: str, password: str) -> None:
-        context = self._context
-        self._protocol.user = ""
-        if not self._passwords:
-            self._err("[AUTH] passwords are not taken without TLS from other machines")
+    def _user(self) -> None:
+        if self._context.logins.passwords(self._peer):
+            self._ok("now the password")
+        else:  # before the client says it
+            self._protocol.user = ""
+            self._err("[SYS/PERM] passwords are not taken here without TLS")
+
+    async def _auth(self, command: Command) -> None:
+        """RFC 5034 §4; without a mechanism, which there are."""
+        if not command.text:
+            self._ok("what there is")
+            self._rows(list(self._context.logins.mechanisms(self._peer)))
             return
+        self._attempt = self._context.logins.attempt(self._peer, command.text)
+        await self._step(await self._flushed(partial(self._attempt.begin, command.initial)))
+
+    async def _exchange(self, line: str) -> None:
+        assert self._attempt is not None
+        await self._step(await self._flushed(partial(self._attempt.reply, line)))
+
+    async def _flushed(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What takes time is begun when all answers before it are on their way."""
         await self._flush()
-        try:
-            good = await context.accounts.verify(user, password)
-        except OSError:
-            self._err("[SYS/TEMP] nobody can tell now whether that is right")
+        return await ask()
+
+    async def _step(self, step: Challenge | Success | Denied) -> None:
+        if isinstance(step, Challenge):
+            self._out += f"+ {step.text}\r\n".encode()
+            self._protocol.begin_exchange()
             return
-        if good:
-            await self._enter(user)
+        self._attempt = None
+        self._protocol.end_exchange()
+        await self._logged(step)
+
+    async def _logged(self, outcome: Success | Denied) -> None:
+        if isinstance(outcome, Success):
+            await self._enter(outcome.account)
+        elif outcome.kind in NO_CREDENTIALS:
+            self._mistake(outcome.text)
         else:
-            await self._login_failed()
+            self._err(CODES[outcome.kind] + outcome.text)
+            self._failures += 1
+            self._open = self._open and self._failures < LOGIN_TRIES
 
     async def _enter(self, account: str) -> None:
         context = self._context
         policy, now = context.policy(account), context.clock.now()
+        wait = context.delay.wait(account, trio.current_time())
+        if wait:
+            self._err(f"[LOGIN-DELAY] log in again in {wait:.0f} s")
+            return
         try:
             box = await in_thread(partial(open_mailbox, context.mailboxes, account, now, policy))
         except MailboxInUse:
@@ -200,22 +262,37 @@ class _Session:
         except OSError:
             self._err("[SYS/TEMP] the mailbox cannot be opened now")
             return
+        context.delay.entered(account, trio.current_time())
         if box.expired:
             context.bus.emit(Expired(time=now, account=account, messages=box.expired))
         self._policy = policy
         self._drop = Maildrop(box, one_shot=policy.one_shot)
         self._account = account
         self._protocol.log_in()
-        context.bus.emit(LoggedIn(time=context.clock.now(), service="pop3", account=account, client=self._client))
         self._ok(f"{len(box)} messages")
 
-    async def _login_failed(self) -> None:
-        context = self._context
-        self._failures += 1
-        context.bus.emit(LoginFailed(time=context.clock.now(), service="pop3", client=self._client))
-        await trio.sleep(FAILED_PAUSE)
-        self._err("[AUTH] wrong user or password")
-        self._open = self._failures < LOGIN_TRIES
+    async def _stls(self) -> None:
+        """RFC 2595 §4. What came in plain text behind the command is dropped: nobody knows who said it."""
+        assert self._peer.context is not None
+        self._ok("begin TLS now")
+        await self._flush()
+        try:
+            self._stream, facts = await start_tls(self._stream, self._peer.context)
+        except HandshakeFailed as wrong:
+            context = self._context
+            context.bus.emit(
+                RefusedEvent(
+                    time=context.clock.now(),
+                    service="pop3",
+                    client=self._peer.client,
+                    phase="stls",
+                    reply=f"TLS: {wrong}",
+                )
+            )
+            self._open = False
+            return
+        self._peer = msgspec.structs.replace(self._peer, tls=facts)
+        self._protocol.start_tls()
 
     # --- the mailbox ---
 
@@ -248,7 +325,7 @@ class _Session:
             Fetched(
                 time=context.clock.now(),
                 account=self._account,
-                client=self._client,
+                client=self._peer.client,
                 messages=drop.sent,
                 deleted=deleted,
             )
