@@ -68,7 +68,7 @@ def test_values(tmp_path: pathlib.Path) -> None:
         ("[[route]]\ndomain = '*.x..y'\nto = 'mx'\n", '7:1: route[1].domain: "*.x..y": the domain is malformed'),
         ("[dns]\nnameservers = ['ns.x:53']\n", "7:1: dns.nameservers[1]:"),
         ("[local]\npostmaster = 'marc'\n", '7:1: local.postmaster: "marc": the address has no domain'),
-        ("[[listen]]\nservice = 'ftp'\naddress = 'x'\n", "7:1: listen[2].service: must be one of smtp, pop3, monitor"),
+        ("[[listen]]\nservice = 'ftp'\naddress = 'x'\n", "7:1: listen[2].service: must be one of smtp, lmtp, pop3"),
         ("[[listen]]\nservice = 'smtp'\naddress = 'x'\n", "8:1: listen[2].address:"),
         ("[local]\ndomains = ['m.x']\naliases = { 'a@y.x' = ['b@z'] }\n", "8:"),
         ("[local]\ndomains = ['m.x']\naliases = { 'a@m.x' = [] }\n", "8:"),
@@ -92,6 +92,8 @@ def test_values(tmp_path: pathlib.Path) -> None:
         ("[tls]\ncertificate = 'c'\n", "7:1: tls.certificate: certificate and key come together"),
         ("[[tls.sni]]\nnames = ['a.x']\ncertificate = 'c'\nkey = 'k'\n", "6:3: tls.sni[1]: needs a certificate"),
         ("[limits]\nclient_rate = '5'\n", '7:1: limits.client_rate: "5" is no rate'),
+        ("[limits]\nminimum_rate = '5/h'\n", '7:1: limits.minimum_rate: "5/h" is no rate of octets'),
+        ("[limits]\nmemory = '1KiB'\n", "7:1: limits.memory: must be at least 1MiB"),
         ("[limits]\nclient_rate = 5\n", '7:1: limits.client_rate: must be a rate such as "100/min", not 5'),
         ("relay = 3\n", "6:1: listen[1].relay: unknown key"),
         ("x = \n", "6:5: Invalid value"),
@@ -160,6 +162,13 @@ def test_rates() -> None:
     for text in ("0/s", "5", "5/", "5/0s", "5/week", "-5/s", "x/s"):
         with pytest.raises(ValueError, match="rate"):
             units.rate(text)
+
+
+def test_octets_a_second() -> None:
+    assert [units.byte_rate(one) for one in ("0", "100B/s", "1KiB / s")] == [0, 100, 1024]
+    for text in ("", "5", "5/s", "100B", "100B/min", "x/s"):
+        with pytest.raises(ValueError, match="is no "):
+            units.byte_rate(text)
 
 
 def test_tls_paths_count_from_the_file(tmp_path: pathlib.Path) -> None:

@@ -15,6 +15,7 @@ from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.gateway.ingress.smtp_states import COMMAND_LIMIT
 from tripost.gateway.ingress.trace import HeaderReader, Hop, received_line, with_protocol
 from tripost.gateway.lifecycle import Draining
+from tripost.gateway.peer import Peer
 from tripost.queue import events
 
 HELLO = "EHLO client\r\n"
@@ -156,7 +157,7 @@ async def test_too_many_errors_and_too_much_junk(one: Lab) -> None:
 async def test_silence_is_ended(autojump_clock: MockClock, one: Lab) -> None:
     ours, theirs = memory_stream_pair()
     start = trio.current_time()
-    await serve_smtp(theirs, client="127.0.0.1", context=one.ingress())
+    await serve_smtp(theirs, peer=Peer(client="127.0.0.1"), context=one.ingress())
     assert trio.current_time() - start == pytest.approx(300)
     assert (await ours.receive_some()).decode().split("\r\n")[1].startswith("421 4.4.2")
 
@@ -258,7 +259,7 @@ async def test_who_speaks_first_is_refused(autojump_clock: MockClock, one: Lab) 
     async with trio.open_nursery() as nursery:
 
         async def serve() -> None:
-            await serve_smtp(theirs, client="192.0.2.1", context=one.ingress(greet_delay=5.0))
+            await serve_smtp(theirs, peer=Peer(client="192.0.2.1"), context=one.ingress(greet_delay=5.0))
 
         nursery.start_soon(serve)
         assert (await ours.receive_some()).startswith(b"220")
@@ -281,7 +282,7 @@ async def _until_closed(one: Lab, pieces: list[tuple[float, bytes]], **more: obj
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        await serve_smtp(theirs, client="192.0.2.1", context=one.ingress(**more))
+        await serve_smtp(theirs, peer=Peer(client="192.0.2.1"), context=one.ingress(**more))
         ended = trio.current_time() - start
         await theirs.aclose()
         while part := await ours.receive_some():

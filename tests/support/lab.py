@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import pathlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,15 +14,16 @@ from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pa
 from support.fake_files import FakeFiles, run_here
 from support.peers import Names, Peer
 from support.queues import SMALL, queue_on
-from tripost.delivery.client_tls import ClientTls
-from tripost.delivery.dispatcher import Dispatcher
+from tripost.delivery.dispatcher import DeliverySettings, Dispatcher
 from tripost.delivery.dsn import make_report
 from tripost.delivery.mailbox.maildir import MaildirDelivery, Place
-from tripost.delivery.routing import Router, RouteRule
-from tripost.delivery.settings import DeliverySettings
+from tripost.delivery.routing import Router
 from tripost.gateway.ingress.context import IngressContext
+from tripost.gateway.ingress.memory import MemoryPool
 from tripost.gateway.ingress.policy import Policy
+from tripost.gateway.ingress.quotas import Quotas
 from tripost.gateway.ingress.smtp_session import serve_smtp
+from tripost.gateway.peer import Peer as Client
 from tripost.queue.clock import Clock
 from tripost.queue.events import Bus, Event
 from tripost.queue.manager import Queue
@@ -60,6 +61,8 @@ class Lab:
             "hostname": "smtp.truc.fr",
             "queue": self.queue,
             "policy": Policy(self.router),
+            "quotas": Quotas(),
+            "memory": MemoryPool(1 << 20),
             "bus": self.bus,
             "clock": self.clock,
             "relay_networks": (ipaddress.ip_network("127.0.0.0/8"),),
@@ -74,7 +77,9 @@ class Lab:
         }
         return IngressContext(**(values | more))
 
-    async def talk(self, data: bytes, *, client: str = "127.0.0.1", bytewise: bool = False, **more: Any) -> list[str]:
+    async def talk(
+        self, data: bytes, *, client: str = "127.0.0.1", bytewise: bool = False, peer: Client | None = None, **more: Any
+    ) -> list[str]:
         """All replies to a whole session's octets."""
         ours, theirs = memory_stream_pair()
         got = bytearray()
@@ -94,7 +99,7 @@ class Lab:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
             nursery.start_soon(write)
-            await serve_smtp(theirs, client=client, context=self.ingress(**more))
+            await serve_smtp(theirs, peer=peer or Client(client=client), context=self.ingress(**more))
             await theirs.aclose()
         return got.decode().split("\r\n")[:-1]
 
@@ -119,8 +124,6 @@ async def lab(
     answers: dict[str, Any] | None = None,
     random: Callable[[], float] = lambda: 0.5,
     aliases: dict[str, list[str]] | None = None,
-    rules: Sequence[RouteRule] = (),
-    tls: ClientTls | None = None,
 ) -> AsyncGenerator[Lab, None]:
     bus, clock = Bus(), Clock(lambda: 1_800_000_000.0)
     router = Router(
@@ -128,7 +131,6 @@ async def lab(
         users=lambda address: address if address in USERS else None,
         postmaster="post@truc.fr",
         aliases=aliases,
-        rules=rules,
     )
     holder: list[Queue] = []
 
@@ -161,7 +163,6 @@ async def lab(
                 bus=bus,
                 clock=clock,
                 connect=one.peer.connect,
-                tls=tls,
             )
             await nursery.start(one.dispatcher.run)
             yield one

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import msgspec
 import trio
 
-from tripost.delivery.dispatcher import Dispatcher
+from tripost.delivery.dispatcher import DeliverySettings, Dispatcher
 from tripost.delivery.dsn import make_report
 from tripost.delivery.resolver import Resolver
 from tripost.delivery.routing import Router
@@ -27,8 +27,6 @@ from tripost.gateway.config import Config
 from tripost.gateway.egress.login_delay import LoginDelay
 from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
 from tripost.gateway.eventlog import EventLog
-from tripost.gateway.ingress.context import IngressContext
-from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.gateway.lifecycle import Draining, Stop, leaves
 from tripost.gateway.listeners import Acceptor, ListenError, Service, bind, close
@@ -37,9 +35,9 @@ from tripost.gateway.login import Logins
 from tripost.gateway.monitor.websocket import Monitor
 from tripost.gateway.peer import Peer
 from tripost.gateway.tls import TlsError
-from tripost.gateway.wiring_delivery import delivery_settings
 from tripost.gateway.wiring_egress import make_logins
-from tripost.gateway.wiring_listen import admission_of, keep_fresh, make_services, networks, take_descriptors
+from tripost.gateway.wiring_ingress import ingress_context
+from tripost.gateway.wiring_listen import admission_of, keep_fresh, make_services, take_descriptors
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
 from tripost.queue.events import Bus, Started, Stopped, Stopping
@@ -144,23 +142,7 @@ class Gateway:
 
     def _services(self, queue: Queue, router: Router, clock: Clock, logins: Logins) -> list[Service]:
         config = self.config
-        smtp = IngressContext(
-            hostname=config.hostname,
-            queue=queue,
-            policy=Policy(router),
-            bus=self.bus,
-            clock=clock,
-            relay_networks=networks(config.relay.networks),
-            message_size=config.limits.message_size,
-            recipients=config.limits.recipients,
-            errors=config.limits.errors,
-            junk_commands=config.limits.junk_commands,
-            command_timeout=config.limits.command_timeout,
-            data_timeout=config.limits.data_timeout,
-            expire=config.retry.expire,
-            hops=config.smtp.hops,
-            draining=self._draining,
-        )
+        smtp = ingress_context(config, queue, router, self.bus, clock, self._draining)
         pop3 = Pop3Context(
             hostname=config.hostname,
             logins=logins,
@@ -175,7 +157,7 @@ class Gateway:
         monitor = Monitor(queue.statistics, self._draining)
 
         async def on_smtp(stream: trio.abc.Stream, peer: Peer) -> None:
-            await serve_smtp(stream, client=peer.client, context=smtp)
+            await serve_smtp(stream, peer=peer, context=smtp)
 
         async def on_pop3(stream: trio.abc.Stream, peer: Peer) -> None:
             await serve_pop3(stream, peer=peer, context=pop3)
@@ -183,13 +165,21 @@ class Gateway:
         async def on_monitor(stream: trio.abc.Stream, peer: Peer) -> None:
             await monitor.serve(stream)
 
-        return make_services(config, {"smtp": on_smtp, "pop3": on_pop3, "monitor": on_monitor})
+        return make_services(config, {"smtp": on_smtp, "lmtp": on_smtp, "pop3": on_pop3, "monitor": on_monitor})
 
     def _dispatcher(self, queue: Queue, clock: Clock) -> Dispatcher:
         config = self.config
+        default = config.delivery.default
         return Dispatcher(
             queue,
-            delivery_settings(config),
+            DeliverySettings(
+                hostname=config.hostname,
+                port=config.delivery.port,
+                connections=default.connections,
+                messages_per_connection=default.messages_per_connection,
+                idle=default.idle,
+                connect_timeout=default.connect_timeout,
+            ),
             resolver=Resolver(config.dns.nameservers, hostname=config.hostname),
             local=self._mail.delivery,
             bus=self.bus,

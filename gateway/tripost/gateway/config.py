@@ -20,7 +20,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from tripost.delivery.targets import next_hop_for
 from tripost.delivery.wire.addresses import AddressError, check_domain, parse_address
 from tripost.gateway import units
 from tripost.gateway.backend import check_backend
@@ -32,6 +31,7 @@ __all__ = ["Config", "ConfigError", "load"]
 
 PLACES = ("tripost.toml", "/etc/tripost/tripost.toml")
 SERVICES = (("smtp", 2525), ("pop3", 2110), ("monitor", 8025))
+_TARGET = re.compile(r"smtp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _NAMES: dict[Any, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -39,6 +39,7 @@ _UNITS: dict[str, tuple[Callable[[str], Any], str]] = {
     "duration": (units.duration, '"5m"'),
     "size": (units.size, '"50MiB"'),
     "rate": (units.rate, '"100/min"'),
+    "octets a second": (units.byte_rate, '"100B/s"'),
 }
 
 
@@ -167,13 +168,17 @@ class _Reader:
     def _unit(self, unit: str, value: object, path: Path) -> Any:
         parse, example = _UNITS[unit]
         if not isinstance(value, str):
-            self.error(path, f"must be a {unit} such as {example}, not {_shown(value)}")
+            self.error(path, f"must be {_article(unit)} such as {example}, not {_shown(value)}")
             return None
         try:
             return parse(value)
         except ValueError as wrong:
             self.error(path, str(wrong))
             return None
+
+
+def _article(unit: str) -> str:
+    return unit if " " in unit else f"a {unit}"
 
 
 def _shown(value: object) -> str:
@@ -212,10 +217,6 @@ def _check(config: Config, complain: Complain) -> None:
     for number, route in enumerate(config.route):
         _try(route.domain, ("route", number, "domain"), _pattern, complain)
         _try(route.to, ("route", number, "to"), _target, complain)
-        if (route.tls or route.auth_file) and not route.to.startswith(("mx", "smtp://", "lmtp://")):
-            complain(("route", number, "tls" if route.tls else "auth_file"), f"has no use with {route.to}")
-        if route.auth_file and route.to == "mx":
-            complain(("route", number, "auth_file"), "passwords are for a host that the route names")
     _check_numbers(config, complain)
 
 
@@ -286,6 +287,8 @@ def _check_numbers(config: Config, complain: Complain) -> None:
         (delivery.default.probe_first > 0, ("delivery", "default", "probe_first"), "must be more than 0"),
         (config.spool.segment_size >= 1 << 16, ("spool", "segment_size"), "must be at least 64KiB"),
         (config.spool.inline <= 1 << 20, ("spool", "inline"), "must be at most 1MiB"),
+        (config.limits.memory >= 1 << 20, ("limits", "memory"), "must be at least 1MiB"),
+        (config.smtp.greet_delay <= 60, ("smtp", "greet_delay"), "must be at most 60s"),
         (len(config.local.separator) <= 1, ("local", "separator"), "must be one character, or empty"),
     ]
     counts = {
@@ -294,8 +297,8 @@ def _check_numbers(config: Config, complain: Complain) -> None:
     for table, names in counts.items():
         rules += [(getattr(getattr(config, table), name) > 0, (table, name), "must be more than 0") for name in names]
     rules += [
-        (getattr(delivery.default, name) != 0, ("delivery", "default", name), "must be more than 0")
-        for name in ("connections", "messages_per_connection", "connect_timeout", "recipients_per_message")
+        (getattr(delivery.default, name) > 0, ("delivery", "default", name), "must be more than 0")
+        for name in ("connections", "messages_per_connection", "connect_timeout")
     ]
     for good, path, reason in rules:
         if not good:
@@ -322,7 +325,11 @@ def _pattern(text: str) -> None:
 
 
 def _target(text: str) -> None:
-    next_hop_for(text, "x.example")
+    if text in ("mx", "local", "discard", "reject"):
+        return
+    match = _TARGET.fullmatch(text)
+    if match is None or not 0 < int(match[2] or 25) < 65_536:
+        raise ValueError("must be mx, local, discard, reject or smtp://host:port")
 
 
 def _default_listen() -> list[dict[str, str]]:
@@ -352,16 +359,14 @@ def _complete(config: Config, folder: str) -> Config:
         state=os.path.normpath(state),
         auth=replace(config.auth, file=os.path.normpath(auth)),
         events=replace(config.events, file=events),
-        route=[replace(one, auth_file=_beside(folder, one.auth_file)) for one in config.route],
         local=replace(config.local, domains=config.local.domains or [hostname]),
     )
 
 
-def _beside(folder: str, text: str) -> str:
-    return os.path.join(folder, text) if text else ""
-
-
 def _absolute(tls: TlsTable, folder: str) -> TlsTable:
+    def path(text: str) -> str:
+        return os.path.join(folder, text) if text else ""
+
     replace = msgspec.structs.replace
-    more = [replace(one, certificate=_beside(folder, one.certificate), key=_beside(folder, one.key)) for one in tls.sni]
-    return replace(tls, certificate=_beside(folder, tls.certificate), key=_beside(folder, tls.key), sni=more)
+    more = [replace(one, certificate=path(one.certificate), key=path(one.key)) for one in tls.sni]
+    return replace(tls, certificate=path(tls.certificate), key=path(tls.key), sni=more)

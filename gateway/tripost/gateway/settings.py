@@ -15,10 +15,11 @@ from tripost.gateway.windows import NO_LIMIT, Rate
 Duration = Annotated[float, "duration"]
 Size = Annotated[int, "size"]
 RateText = Annotated[Rate, "rate"]
+ByteRate = Annotated[int, "octets a second"]
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
-    service: Literal["smtp", "pop3", "monitor"]
+    service: Literal["smtp", "lmtp", "pop3", "monitor"]
     address: str
     tls: Literal["", "none", "starttls", "implicit"] = ""  # starttls where [tls] is, else none
     require_tls: bool = False
@@ -81,17 +82,14 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
     mailbox: dict[str, Mailbox] = {}
 
 
-TlsLevel = Literal["none", "may", "encrypt", "verify"]
-
-
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
     domain: str
     to: str
-    auth_file: str = ""
-    tls: Literal["", "none", "may", "encrypt", "verify"] = ""  # as in [delivery.default]
 
 
 class Smtp(msgspec.Struct, frozen=True, kw_only=True):
+    bare_newlines: Literal["reject", "normalize"] = "reject"
+    greet_delay: Duration = 0.0
     hops: int = 100
 
 
@@ -102,6 +100,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     client_connections: int = 50
     network_connections: int = 0
     client_rate: RateText = NO_LIMIT
+    client_messages: RateText = NO_LIMIT
     errors: int = 20
     junk_commands: int = 100
     auth_failures: RateText = Rate(10, 600.0)
@@ -109,6 +108,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     login_delay: Duration = 0.0
     command_timeout: Duration = 300.0
     data_timeout: Duration = 180.0
+    minimum_rate: ByteRate = 100
+    memory: Size = 256 << 20
 
 
 class Spool(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,19 +122,16 @@ class Spool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
-    connections: int | None = None  # 20; 100 for a route with a host
+    connections: int = 20
     messages_per_connection: int = 100
     idle: Duration = 5.0
     connect_timeout: Duration = 30.0
-    recipients_per_message: int = 100
-    tls: TlsLevel = "may"
     probe_first: Duration = 60.0
     probe_longest: Duration = 1800.0
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 25
-    max_connections: int = 2000
     default: Destination = Destination()
 
 

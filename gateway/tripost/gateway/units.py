@@ -1,7 +1,7 @@
 """durations, sizes and rates as people write them
 
 `"90s"`, `"5m"`, `"4h"`, `"5d"`, `"200ms"` are seconds; `"32KiB"`, `"50MiB"`,
-`"1GiB"`, `"100B"` are octets. A bare number but 0 is refused: its unit is a guess.
+`"1GiB"`, `"100B"` are octets, `"100B/s"` octets a second. A bare number but 0 is refused: its unit is a guess.
 """
 
 from __future__ import annotations
@@ -30,6 +30,16 @@ def size(text: str) -> int:
     if match is None or match[2] not in _SIZES or (not match[2] and match[1] != "0"):
         raise ValueError(f'"{text}" is no size; write one as "32KiB", "50MiB" or "1GiB"')
     return int(float(match[1]) * _SIZES[match[2]])
+
+
+def byte_rate(text: str) -> int:
+    """Octets a second; 0 for none. Raises ValueError."""
+    amount, slash, per = text.partition("/")
+    if text == "0":
+        return 0
+    if not slash or per.strip() != "s":
+        raise ValueError(f'"{text}" is no rate of octets; write one as "100B/s" or "1KiB/s"')
+    return size(amount.strip())
 
 
 def rate(text: str) -> Rate:

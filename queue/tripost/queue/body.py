@@ -34,7 +34,17 @@ class Body:
         """Take some content; raises SpoolError/SpoolFull."""
         self._chunks.append(data)
         self.size += len(data)
-        if self.size > self._inline:
+        if self._handle is not None or self.size > self._inline:
+            await self._hop(self._spill)
+
+    @property
+    def in_memory(self) -> bool:
+        """All of it waits for the record that will hold it."""
+        return self._handle is None
+
+    async def spill(self) -> None:
+        """Into a file of its own now, however small: memory is short. Raises SpoolError/SpoolFull."""
+        if self._chunks:
             await self._hop(self._spill)
 
     async def finish(self) -> tuple[bytes, str]:

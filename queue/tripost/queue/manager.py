@@ -97,7 +97,7 @@ class Queue:
     async def accept(self, envelope: Envelope, body: Body) -> None:
         """Make the message durable; returns only then. Raises SpoolError/SpoolFull: nothing was accepted;
         SpoolUnsure: it may have been, so that the client is to get no reply."""
-        self._check_watermarks(envelope.size)
+        self.check_room(envelope.size)
         content, file = await body.finish()
         message = Acceptance(envelope, content, file, body.check if file else 0)
         try:
@@ -107,8 +107,8 @@ class Queue:
             raise
         body.kept()
 
-    def _check_watermarks(self, more: int) -> None:
-        """Raises SpoolFull when the queue holds as much as the operator allows; 0 is no limit."""
+    def check_room(self, more: int) -> None:
+        """Raises SpoolFull when the queue holds as much as the operator allows; 0 is no limit. For `more` octets."""
         settings, ledger = self._settings, self._ledger
         if 0 < settings.most_messages <= ledger.messages:
             raise SpoolFull(f"{ledger.messages} messages are queued, as many as [spool] messages allows")

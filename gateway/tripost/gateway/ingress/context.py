@@ -6,11 +6,12 @@ gets to see of a connection: it changes as the client says who it is.
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from tripost.gateway.ingress.memory import MemoryPool
 from tripost.gateway.lifecycle import Draining
+from tripost.gateway.peer import Network
 from tripost.queue.body import Body
 from tripost.queue.clock import Clock
 from tripost.queue.events import Bus
@@ -18,13 +19,15 @@ from tripost.queue.message import Envelope
 
 if TYPE_CHECKING:
     from tripost.gateway.ingress.policy import Policy
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+    from tripost.gateway.ingress.quotas import Quotas
 
 
 class Intake(Protocol):
     """Where accepted mail goes: `tripost.queue.manager.Queue`, or nowhere in a rehearsal."""
 
+    @property
+    def accepting(self) -> bool: ...
+    def check_room(self, more: int) -> None: ...
     def new_id(self) -> str: ...
     def new_body(self) -> Body: ...
     async def accept(self, envelope: Envelope, body: Body) -> None: ...
@@ -32,18 +35,23 @@ class Intake(Protocol):
 
 @dataclass(slots=True)
 class Client:
-    """`address` is "" on a Unix socket; `trusted` when it may relay anywhere."""
+    """`address` is "" on a Unix socket, and where a proxy does not know it."""
 
     address: str
     port: int = 0
     profile: str = "smtp"
-    trusted: bool = False
+    relay: bool = False  # its address is one of [relay] networks
     tls: str = ""  # version and cipher
     account: str = ""  # who has logged in
     helo: str = ""
     extended: bool = False
     name: str = ""  # its host name, as a proxy told
     forwarded: str = ""  # for whom a proxy (XFORWARD) speaks in this transaction
+
+    @property
+    def trusted(self) -> bool:
+        """May relay anywhere."""
+        return self.relay or bool(self.account)
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,8 @@ class IngressContext:
     hostname: str
     queue: Intake
     policy: Policy
+    quotas: Quotas
+    memory: MemoryPool
     bus: Bus
     clock: Clock
     relay_networks: tuple[Network, ...]
@@ -68,8 +78,3 @@ class IngressContext:
     greet_delay: float = 0.0
     normalize: bool = False
     draining: Draining = field(default_factory=Draining)
-
-    def is_trusted(self, client: str) -> bool:
-        """May relay anywhere, by its address."""
-        address = ipaddress.ip_address(client) if client else None
-        return any(address in network for network in self.relay_networks if address is not None)

@@ -11,6 +11,8 @@ Fails    `SpoolUnsure`: nobody knows, so that nothing may be said.
 
 from __future__ import annotations
 
+import trio
+
 from tripost.delivery.routing import Route
 from tripost.delivery.wire.replies import Reply, reply
 from tripost.gateway.ingress.context import Client, IngressContext
@@ -34,11 +36,21 @@ class Transaction:
         self._first = ""
         self._body: Body | None = None
         self._header = HeaderReader()
+        self._tally = context.quotas.open(client)
+        self._held = 0  # octets of `context.memory`
         self.id = ""
         self.refusal: Reply | None = None  # of the content; told at its end
         self.accepted = 0  # RCPTs; LMTP answers each of them after the content
         self.octets = 0  # of content that came
         self.announced = 0  # by BDAT
+
+    def open(self) -> Reply | None:
+        """A reply refuses: what could not be stored is not asked for, and nobody sends more than is agreed on."""
+        try:
+            self._context.queue.check_room(self._mail.parameters.size)
+        except SpoolError as wrong:
+            return reply(wrong.code, wrong.enhanced, wrong.text)
+        return self._tally.message(trio.current_time())
 
     async def rcpt(self, rcpt: Rcpt) -> Reply | None:
         """A reply refuses."""
@@ -47,6 +59,9 @@ class Transaction:
         decision = await self._context.policy.rcpt(self._client, rcpt)
         if not isinstance(decision, Route):
             return decision
+        over = self._tally.recipient(trio.current_time())
+        if over is not None:
+            return over
         asked = rcpt.parameters
         for route in decision.all:
             key = route.address, route.next_hop
@@ -92,12 +107,19 @@ class Transaction:
             await self._refuse(why)
 
     async def _store(self, content: bytes) -> None:
-        body = self._body
+        body, memory = self._body, self._context.memory
         assert body is not None
         try:
             if not body.size:
                 content = self._received() + content
-            await body.write(content)
+            if memory.take(len(content)):
+                self._held += len(content)
+                await body.write(content)
+            else:
+                await body.write(content)
+                await body.spill()
+            if self._held and not body.in_memory:
+                self._let_memory_go()
         except SpoolError as wrong:
             await self._refuse(reply(wrong.code, wrong.enhanced, wrong.text))
 
@@ -105,6 +127,11 @@ class Transaction:
         self.refusal = why
         if self._body is not None:
             await self._body.discard()
+        self._let_memory_go()
+
+    def _let_memory_go(self) -> None:
+        self._context.memory.give(self._held)
+        self._held = 0
 
     def _missing(self) -> bytes:
         return self._header.missing(id=self.id, hostname=self._context.hostname, now=self._context.clock.now())
@@ -160,6 +187,7 @@ class Transaction:
             await body.discard()
             return reply(wrong.code, wrong.enhanced, wrong.text)
         self._body = None
+        self._tally.spent()
         return reply(250, "2.0.0", f"queued as {self.id}")
 
     def _envelope(self) -> Envelope:
@@ -192,7 +220,9 @@ class Transaction:
         )
 
     async def forget(self) -> None:
-        """Nothing of it remains."""
+        """Nothing of it remains but what was committed."""
+        self._let_memory_go()
+        self._tally.give_back(trio.current_time())
         body, self._body = self._body, None
         if body is not None:
             await body.discard()

@@ -1,0 +1,129 @@
+"""the two directions of one connection, and their time limits
+
+Replies are gathered and sent before more is read; octets go to the protocol.
+What is read and said is the session's business.
+
+Promise  no wait on the client without a deadline: a whole command has
+         `command_timeout` however it dribbles in, a piece of content
+         `data_timeout`, less where the content came slower than `minimum_rate`;
+         the session as a whole `SPANS` command timeouts until a message is accepted.
+Why      one cancel scope for the whole conversation, whose deadline is set before
+         a wait and taken away after it: cheaper than a scope for every wait, and
+         work between waits (a commit) is never under a deadline.
+Source   RFC 5321 §4.5.3.2.
+"""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from tripost.delivery.wire.replies import Reply, reply
+from tripost.gateway.ingress.context import IngressContext
+from tripost.gateway.ingress.smtp_protocol import ServerProtocol
+
+READ = 65_536
+READ_WHEN_SHORT = 4096  # of memory
+CLOSING_TIMEOUT = 10.0
+RATE_GRACE = 30.0  # seconds of waiting for content before `minimum_rate` is asked for
+SPANS = 12  # `command_timeout` so many times without a message accepted, and the session ends
+NOT_YET = -1.0
+
+
+class Conversation:
+    """`out` is what is to be said; `done()` is called for every command that was handled."""
+
+    def __init__(self, stream: trio.abc.Stream, context: IngressContext, protocol: ServerProtocol) -> None:
+        self.stream = stream
+        self.out = bytearray()
+        self.gone = False  # there is nobody to say anything to
+        self.cut = False  # we end it, and say why (`why_over`)
+        self.watch = trio.CancelScope()
+        self._context = context
+        self._protocol = protocol
+        self._idle = False  # waits for a command
+        self._since = NOT_YET  # when it began to wait for the command that it waits for
+        self._octets = 0  # of this content
+        self._waited = 0.0  # seconds for them
+        self._slow = self._stale = False
+        self._until = trio.current_time() + SPANS * context.command_timeout
+
+    def done(self) -> None:
+        self._since = NOT_YET
+
+    def got_somewhere(self) -> None:
+        """A message was accepted."""
+        self._until = trio.current_time() + SPANS * self._context.command_timeout
+
+    def content_begins(self) -> None:
+        self._octets, self._waited = 0, 0.0
+
+    async def read(self) -> bool:
+        """Send what is gathered and wait for more; False when it is over."""
+        protocol, context, watch = self._protocol, self._context, self.watch
+        now = trio.current_time()
+        in_content = protocol.in_content
+        if in_content:
+            patience = self._patience()
+        else:
+            if self._since == NOT_YET:
+                self._since = now
+            patience = self._since + context.command_timeout - now
+        if self.out:
+            await self.flush(patience)
+        if not in_content and (context.draining.begun or now >= self._until):
+            self.cut, self._stale = True, not context.draining.begun
+            return False
+        self._idle, watch.deadline = not in_content, now + patience
+        data = await self.stream.receive_some(READ_WHEN_SHORT if context.memory.short else READ)
+        self._idle, watch.deadline = False, math.inf
+        if watch.cancel_called:  # both at once: the deadline, or the drain, wins
+            await trio.lowlevel.checkpoint()
+        if in_content:
+            self._octets += len(data)
+            self._waited += trio.current_time() - now
+        elif not data:
+            self.gone = True
+        protocol.feed(bytes(data))
+        return bool(data)
+
+    def _patience(self) -> float:
+        """Seconds that the next octets of content have."""
+        patience, rate = self._context.data_timeout, self._context.minimum_rate
+        earned = RATE_GRACE + self._octets / rate - self._waited if rate else math.inf
+        self._slow = earned < patience
+        return max(0.0, earned) if self._slow else patience
+
+    def let_go(self) -> None:
+        """Draining has begun: who waits for a command goes now, the others before their next wait."""
+        if self._idle:
+            self.watch.cancel()
+
+    def why_over(self) -> tuple[Reply, str]:
+        """What is to be said to a client whose time is over, and the phase."""
+        context, in_content = self._context, self._protocol.in_content
+        if context.draining.begun and not in_content:
+            return reply(421, "4.3.2", f"{context.hostname} is shutting down, try again later"), "drain"
+        if self._stale:
+            why = f"no message for {SPANS * context.command_timeout:g} s, closing"
+        elif self._slow and in_content:
+            why = f"slower than {context.minimum_rate:g} octets a second, closing"
+        else:
+            why = f"nothing came for {context.data_timeout if in_content else context.command_timeout:g} s, closing"
+        return reply(421, "4.4.2", f"{context.hostname} {why}"), "timeout"
+
+    async def flush(self, seconds: float) -> None:
+        """Send what is gathered. While that is cut, nothing can be said any more (`gone`)."""
+        if self.out:
+            data, self.out = bytes(self.out), bytearray()
+            self.gone, self.watch.deadline = True, trio.current_time() + seconds
+            await self.stream.send_all(data)
+            self.gone, self.watch.deadline = False, math.inf
+
+    async def end(self) -> None:
+        """The last words, and the end of the connection."""
+        with trio.move_on_after(CLOSING_TIMEOUT):
+            if not self.gone:
+                await self.flush(CLOSING_TIMEOUT)
+            await self.stream.aclose()

@@ -1,0 +1,42 @@
+"""from the configuration to what SMTP sessions share"""
+
+from __future__ import annotations
+
+from tripost.delivery.routing import Router
+from tripost.gateway.config import Config
+from tripost.gateway.ingress.context import IngressContext, Intake
+from tripost.gateway.ingress.memory import MemoryPool
+from tripost.gateway.ingress.policy import Policy
+from tripost.gateway.ingress.quotas import Quotas
+from tripost.gateway.lifecycle import Draining
+from tripost.gateway.wiring_listen import networks
+from tripost.queue.clock import Clock
+from tripost.queue.events import Bus
+
+
+def ingress_context(
+    config: Config, queue: Intake, router: Router, bus: Bus, clock: Clock, draining: Draining
+) -> IngressContext:
+    limits = config.limits
+    return IngressContext(
+        hostname=config.hostname,
+        queue=queue,
+        policy=Policy(router),
+        quotas=Quotas(limits.client_messages),
+        memory=MemoryPool(limits.memory),
+        bus=bus,
+        clock=clock,
+        relay_networks=networks(config.relay.networks),
+        message_size=limits.message_size,
+        recipients=limits.recipients,
+        errors=limits.errors,
+        junk_commands=limits.junk_commands,
+        command_timeout=limits.command_timeout,
+        data_timeout=limits.data_timeout,
+        expire=config.retry.expire,
+        hops=config.smtp.hops,
+        minimum_rate=float(limits.minimum_rate),
+        greet_delay=config.smtp.greet_delay,
+        normalize=config.smtp.bare_newlines == "normalize",
+        draining=draining,
+    )
