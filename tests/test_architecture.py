@@ -21,7 +21,8 @@ PURE = {
     "delivery/tripost/delivery/mailbox": "uids policy lineends",
     "gateway/tripost/gateway": "admission config_positions guard passwd_file proxy_protocol sasl units "
     "settings windows",
-    "gateway/tripost/gateway/ingress": "smtp_protocol smtp_commands smtp_events smtp_states terms claims trace",
+    "gateway/tripost/gateway/ingress": "smtp_protocol smtp_commands smtp_events smtp_states terms claims trace "
+    "quotas memory claiming",
     "gateway/tripost/gateway/egress": "login_delay pop3_protocol pop3_top",
 }
 MOST_LINES = 400

@@ -68,7 +68,7 @@ def test_values(tmp_path: pathlib.Path) -> None:
         ("[[route]]\ndomain = '*.x..y'\nto = 'mx'\n", '7:1: route[1].domain: "*.x..y": the domain is malformed'),
         ("[dns]\nnameservers = ['ns.x:53']\n", "7:1: dns.nameservers[1]:"),
         ("[local]\npostmaster = 'marc'\n", '7:1: local.postmaster: "marc": the address has no domain'),
-        ("[[listen]]\nservice = 'ftp'\naddress = 'x'\n", "7:1: listen[2].service: must be one of smtp, lmtp, pop3"),
+        ("[[listen]]\nservice = 'ftp'\naddress = 'x'\n", "7:1: listen[2].service: must be one of smtp, submission"),
         ("[[listen]]\nservice = 'smtp'\naddress = 'x'\n", "8:1: listen[2].address:"),
         ("[local]\ndomains = ['m.x']\naliases = { 'a@y.x' = ['b@z'] }\n", "8:"),
         ("[local]\ndomains = ['m.x']\naliases = { 'a@m.x' = [] }\n", "8:"),
@@ -128,7 +128,7 @@ def test_built_in(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     config = load()
     assert config.state == str(tmp_path / "tripost")
-    assert [one.address for one in config.listen] == ["127.0.0.1:2525", "127.0.0.1:2110", "127.0.0.1:8025"]
+    assert [one.address for one in config.listen] == [f"127.0.0.1:{port}" for port in (2525, 2587, 2110, 8025)]
     assert config.relay.networks == ["127.0.0.0/8", "::1/128"]
     (tmp_path / "tripost.toml").write_text(GOOD)
     assert load().hostname == "smtp.machin.com"

@@ -36,7 +36,7 @@ from tripost.gateway.monitor.websocket import Monitor
 from tripost.gateway.peer import Peer
 from tripost.gateway.tls import TlsError
 from tripost.gateway.wiring_egress import make_logins
-from tripost.gateway.wiring_ingress import ingress_context
+from tripost.gateway.wiring_ingress import SMTP, ingress_context
 from tripost.gateway.wiring_listen import admission_of, keep_fresh, make_services, take_descriptors
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
@@ -142,7 +142,7 @@ class Gateway:
 
     def _services(self, queue: Queue, router: Router, clock: Clock, logins: Logins) -> list[Service]:
         config = self.config
-        smtp = ingress_context(config, queue, router, self.bus, clock, self._draining)
+        smtp = ingress_context(config, queue, router, self.bus, clock, self._draining, logins)
         pop3 = Pop3Context(
             hostname=config.hostname,
             logins=logins,
@@ -165,7 +165,7 @@ class Gateway:
         async def on_monitor(stream: trio.abc.Stream, peer: Peer) -> None:
             await monitor.serve(stream)
 
-        return make_services(config, {"smtp": on_smtp, "lmtp": on_smtp, "pop3": on_pop3, "monitor": on_monitor})
+        return make_services(config, dict.fromkeys(SMTP, on_smtp) | {"pop3": on_pop3, "monitor": on_monitor})
 
     def _dispatcher(self, queue: Queue, clock: Clock) -> Dispatcher:
         config = self.config

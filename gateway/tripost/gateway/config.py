@@ -30,7 +30,7 @@ from tripost.gateway.sockets import ListenError, check_address, split_address
 __all__ = ["Config", "ConfigError", "load"]
 
 PLACES = ("tripost.toml", "/etc/tripost/tripost.toml")
-SERVICES = (("smtp", 2525), ("pop3", 2110), ("monitor", 8025))
+SERVICES = (("smtp", 2525), ("submission", 2587), ("pop3", 2110), ("monitor", 8025))
 _TARGET = re.compile(r"smtp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _NAMES: dict[Any, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 

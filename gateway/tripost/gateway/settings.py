@@ -19,7 +19,7 @@ ByteRate = Annotated[int, "octets a second"]
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
-    service: Literal["smtp", "lmtp", "pop3", "monitor"]
+    service: Literal["smtp", "submission", "lmtp", "pop3", "monitor"]
     address: str
     tls: Literal["", "none", "starttls", "implicit"] = ""  # starttls where [tls] is, else none
     require_tls: bool = False
@@ -101,6 +101,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     network_connections: int = 0
     client_rate: RateText = NO_LIMIT
     client_messages: RateText = NO_LIMIT
+    account_messages: RateText = NO_LIMIT
+    account_recipients: RateText = NO_LIMIT
     errors: int = 20
     junk_commands: int = 100
     auth_failures: RateText = Rate(10, 600.0)

@@ -9,20 +9,23 @@ from tripost.gateway.ingress.memory import MemoryPool
 from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.ingress.quotas import Quotas
 from tripost.gateway.lifecycle import Draining
+from tripost.gateway.login import Logins
 from tripost.gateway.wiring_listen import networks
 from tripost.queue.clock import Clock
 from tripost.queue.events import Bus
 
+SMTP = ("smtp", "submission", "lmtp")  # the services that are profiles of one engine
+
 
 def ingress_context(
-    config: Config, queue: Intake, router: Router, bus: Bus, clock: Clock, draining: Draining
+    config: Config, queue: Intake, router: Router, bus: Bus, clock: Clock, draining: Draining, logins: Logins
 ) -> IngressContext:
     limits = config.limits
     return IngressContext(
         hostname=config.hostname,
         queue=queue,
         policy=Policy(router),
-        quotas=Quotas(limits.client_messages),
+        quotas=Quotas(limits.client_messages, limits.account_messages, limits.account_recipients),
         memory=MemoryPool(limits.memory),
         bus=bus,
         clock=clock,
@@ -38,5 +41,6 @@ def ingress_context(
         minimum_rate=float(limits.minimum_rate),
         greet_delay=config.smtp.greet_delay,
         normalize=config.smtp.bare_newlines == "normalize",
+        logins=logins,
         draining=draining,
     )

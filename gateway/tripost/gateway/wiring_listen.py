@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import resource
+from collections.abc import Mapping
 from functools import partial
 
 import trio
@@ -60,7 +61,7 @@ def terms_of(config: Config, one: Listen, certificates: Certificates | None) -> 
     )
 
 
-def make_services(config: Config, handlers: dict[str, Handler]) -> list[Service]:
+def make_services(config: Config, handlers: Mapping[str, Handler]) -> list[Service]:
     """One for each [[listen]]; `handlers` has one for each kind of service. Raises TlsError."""
     certificates = certificates_of(config)
     return [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tripost.gateway.ingress.memory import MemoryPool
 from tripost.gateway.lifecycle import Draining
+from tripost.gateway.login import Logins
 from tripost.gateway.peer import Network
 from tripost.queue.body import Body
 from tripost.queue.clock import Clock
@@ -77,4 +78,5 @@ class IngressContext:
     minimum_rate: float = 0.0
     greet_delay: float = 0.0
     normalize: bool = False
+    logins: Logins | None = None
     draining: Draining = field(default_factory=Draining)

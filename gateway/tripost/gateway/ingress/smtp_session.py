@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 from tripost.delivery.wire.replies import Reply, reply
+from tripost.gateway.ingress.authenticating import auth, auth_line
 from tripost.gateway.ingress.claiming import claim, forward
 from tripost.gateway.ingress.context import Client, IngressContext
 from tripost.gateway.ingress.conversation import READ, Conversation
@@ -26,6 +27,8 @@ from tripost.gateway.ingress.policy import HOLD_MOST, hold_until
 from tripost.gateway.ingress.receiving import Transaction
 from tripost.gateway.ingress.smtp_events import (
     Answer,
+    Auth,
+    AuthLine,
     ChunkEnd,
     Claim,
     Content,
@@ -39,6 +42,7 @@ from tripost.gateway.ingress.smtp_events import (
 )
 from tripost.gateway.ingress.smtp_protocol import ServerProtocol
 from tripost.gateway.ingress.terms import Terms, greeting
+from tripost.gateway.login import Attempt
 from tripost.gateway.peer import Peer, TlsFacts, is_in
 from tripost.gateway.tls import HandshakeFailed, start_tls
 from tripost.queue.errors import SpoolUnsure
@@ -81,6 +85,7 @@ class Session:
         self.client = Client(peer.client, peer.client_port, peer.service, relay, _shown(peer.tls))
         self.protocol = ServerProtocol(self.terms(), normalize=context.normalize)
         self.talk = Conversation(stream, context, self.protocol)
+        self.attempt: Attempt | None = None  # to log in
         self._transaction: Transaction | None = None
         self._errors = 0
         self._junk = 0
@@ -97,6 +102,7 @@ class Session:
             starttls=peer.context is not None,
             secured=bool(client.tls),
             need_tls=peer.require_tls,
+            mechanisms=context.logins.mechanisms(peer) if context.logins is not None and not client.account else (),
             need_auth=client.profile == "submission",
             authenticated=bool(client.account),
             trusted=client.trusted,
@@ -245,6 +251,7 @@ class Session:
             self._open, talk.gone = False, True
             return
         client.tls = _shown(facts)
+        self.peer = msgspec.structs.replace(self.peer, tls=facts)
         client.helo, client.extended, client.account = "", False, ""
         protocol.begin_anew(self.terms())
 
@@ -375,6 +382,8 @@ ACTIONS: dict[type[Any], Callable[[Session, Any], Awaitable[None]]] = {
     Answer: Session._answer,  # pyright: ignore[reportPrivateUsage] - the class's own table
     Hello: Session._hello,  # pyright: ignore[reportPrivateUsage]
     StartTls: Session._starttls,  # pyright: ignore[reportPrivateUsage]
+    Auth: auth,
+    AuthLine: auth_line,
     Claim: Session._claim,  # pyright: ignore[reportPrivateUsage]
     Reset: Session._reset,  # pyright: ignore[reportPrivateUsage]
     Mail: Session._mail,  # pyright: ignore[reportPrivateUsage]
