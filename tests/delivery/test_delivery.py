@@ -11,10 +11,12 @@ from trio.testing import MockClock
 
 from support.lab import Lab, lab
 from tripost.delivery.resolver import Unroutable
-from tripost.delivery.worker import DeliverySettings
+from tripost.delivery.settings import DeliverySettings, Destination
 from tripost.queue import events
 
-SETTINGS = DeliverySettings(hostname="smtp.truc.fr", connections=3, messages_per_connection=4, idle=5.0)
+SETTINGS = DeliverySettings(
+    hostname="smtp.truc.fr", default=Destination(connections=3, messages_per_connection=4, idle=5.0)
+)
 
 
 async def _settled(one: Lab, patience: float = 30.0) -> None:
@@ -35,7 +37,7 @@ async def test_relayed_with_dots_and_reply(autojump_clock: MockClock, tmp_path: 
 
 
 async def test_connections_are_reused_and_renewed(autojump_clock: MockClock, tmp_path: pathlib.Path) -> None:
-    one_slot = DeliverySettings(hostname="x", connections=1, messages_per_connection=4)
+    one_slot = DeliverySettings(hostname="x", default=Destination(connections=1, messages_per_connection=4))
     async with lab(tmp_path, delivery=one_slot) as one:
         for n in range(9):
             await one.send(f"u{n}@machin.com")
@@ -201,7 +203,7 @@ async def test_an_address_literal_needs_no_dns(autojump_clock: MockClock, tmp_pa
 
 
 async def test_a_silent_peer_is_given_up(autojump_clock: MockClock, tmp_path: pathlib.Path) -> None:
-    async with lab(tmp_path, delivery=DeliverySettings(hostname="x", connect_timeout=30.0)) as one:
+    async with lab(tmp_path, delivery=DeliverySettings(hostname="x", default=Destination(connect_timeout=30.0))) as one:
         one.peer.silent = True
         await one.send("marc@machin.com")
         await trio.sleep(31)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import pathlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,10 +14,12 @@ from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pa
 from support.fake_files import FakeFiles, run_here
 from support.peers import Names, Peer
 from support.queues import SMALL, queue_on
-from tripost.delivery.dispatcher import DeliverySettings, Dispatcher
+from tripost.delivery.client_tls import ClientTls
+from tripost.delivery.dispatcher import Dispatcher
 from tripost.delivery.dsn import make_report
 from tripost.delivery.mailbox.maildir import MaildirDelivery, Place
-from tripost.delivery.routing import Router
+from tripost.delivery.routing import Router, RouteRule
+from tripost.delivery.settings import DeliverySettings
 from tripost.gateway.ingress.context import IngressContext
 from tripost.gateway.ingress.memory import MemoryPool
 from tripost.gateway.ingress.policy import Policy
@@ -124,6 +126,8 @@ async def lab(
     answers: dict[str, Any] | None = None,
     random: Callable[[], float] = lambda: 0.5,
     aliases: dict[str, list[str]] | None = None,
+    rules: Sequence[RouteRule] = (),
+    tls: ClientTls | None = None,
 ) -> AsyncGenerator[Lab, None]:
     bus, clock = Bus(), Clock(lambda: 1_800_000_000.0)
     router = Router(
@@ -131,6 +135,7 @@ async def lab(
         users=lambda address: address if address in USERS else None,
         postmaster="post@truc.fr",
         aliases=aliases,
+        rules=rules,
     )
     holder: list[Queue] = []
 
@@ -163,6 +168,7 @@ async def lab(
                 bus=bus,
                 clock=clock,
                 connect=one.peer.connect,
+                tls=tls,
             )
             await nursery.start(one.dispatcher.run)
             yield one

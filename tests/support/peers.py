@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 
 import trio
@@ -24,21 +25,30 @@ class Peer:
             "greeting": "220 peer",
             "EHLO": "250-peer\r\n250-PIPELINING\r\n250 8BITMIME",
             "DATA": "354 go",
+            "STARTTLS": "220 go",
             "QUIT": "221 bye",
         } | (answers or {})
-        self.refused = False
-        self.silent = False
+        self.refused: bool | set[str] = False  # True, or the addresses that refuse
+        self.tls: ssl.SSLContext | None = None  # for STARTTLS
+        self.challenged: Callable[[str], str] | None = None  # gets the line after a 334
+        self.sources: list[str] = []
+        self.addresses: list[str] = []
+        self.secured = 0
+        self.each = False  # LMTP: a reply to the content for each RCPT
+        self.silent: bool | set[str] = False  # True, or the addresses that do not answer
         self.connections = 0
         self.open = 0
         self.most_open = 0
         self.messages: list[bytes] = []
         self.lines: list[str] = []
 
-    async def connect(self, address: str, port: int) -> trio.abc.Stream:
+    async def connect(self, address: str, port: int, source: str = "") -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
-        if self.silent:
+        self.addresses.append(address)
+        self.sources.append(source)
+        if self.silent is True or (self.silent and address in self.silent):
             await trio.sleep_forever()
-        if self.refused:
+        if self.refused is True or (self.refused and address in self.refused):
             raise ConnectionRefusedError(111, "Connection refused")
         client, server = memory_stream_pair()
         self.connections += 1
@@ -50,7 +60,7 @@ class Peer:
         self.most_open = max(self.most_open, self.open)
         try:
             await self._talk(stream)
-        except trio.BrokenResourceError:
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client hung up
         finally:
             self.open -= 1
@@ -59,7 +69,7 @@ class Peer:
     async def _talk(self, stream: trio.abc.Stream) -> None:
         if not await self._say(stream, "greeting", ""):
             return
-        data, content = b"", None
+        data, content, rcpts, challenged = b"", None, 0, False
         while part := await stream.receive_some():
             data += part
             while b"\r\n" in data:
@@ -69,13 +79,22 @@ class Peer:
                         break
                     self.messages.append(data[:end])
                     data, content = data[end + 3 :], None
-                    if not await self._say(stream, ".", ""):
-                        return
+                    for _ in range(rcpts if self.each else 1):
+                        if not await self._say(stream, ".", ""):
+                            return
+                    rcpts = 0
                     continue
                 line, _, data = data.partition(b"\r\n")
                 text = line.decode()
                 self.lines.append(text)
                 verb = text.partition(" ")[0].upper()
+                if challenged and self.challenged is not None:
+                    reply = self.challenged(text)
+                    challenged = reply.startswith("334")
+                    await stream.send_all(reply.encode() + b"\r\n")
+                    continue
+                if verb == "RCPT":
+                    rcpts += 1
                 if verb == "BDAT":
                     size = int(text.split()[1])
                     while len(data) < size and (part := await stream.receive_some()):
@@ -85,6 +104,12 @@ class Peer:
                 reply = await self._say(stream, verb, text)
                 if not reply or verb == "QUIT":
                     return
+                challenged = reply.startswith("334")
+                if verb == "STARTTLS" and reply.startswith("220") and self.tls is not None:
+                    stream = trio.SSLStream(stream, self.tls, server_side=True, https_compatible=True)
+                    await stream.do_handshake()
+                    self.secured += 1
+                    data = b""
                 if verb == "DATA" and reply.startswith("354"):
                     content = b""
 
@@ -102,6 +127,7 @@ class Names:
     def __init__(self) -> None:
         self.hosts: dict[str, list[str]] = {}
         self.wrong: dict[str, Unroutable] = {}
+        self.found: dict[str, list[str]] = {}  # host → addresses
 
     async def mx(self, domain: str) -> list[str]:
         await trio.lowlevel.checkpoint()
@@ -113,4 +139,4 @@ class Names:
         await trio.lowlevel.checkpoint()
         if host in self.wrong:
             raise self.wrong[host]
-        return ["192.0.2.1"]
+        return self.found.get(host, ["192.0.2.1"])

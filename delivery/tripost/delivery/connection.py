@@ -10,10 +10,16 @@ Source   time limits of RFC 5321 §4.5.3.2.
 
 from __future__ import annotations
 
+import base64
+import binascii
+import secrets
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import trio
 
+from tripost.delivery.client_auth import AuthError, choose
+from tripost.delivery.client_tls import ClientTls, TlsFailed
 from tripost.delivery.demands import Content, Host, Plan, limits, needs_look, plan
 from tripost.delivery.smtp_protocol import Transaction, read_extensions
 from tripost.delivery.verdicts import lost, verdict
@@ -30,65 +36,169 @@ BLOCK = 180.0
 DOT = 600.0
 QUIT = 2.0
 READ = 65_536
+MOST_CHALLENGES = 4  # of an AUTH exchange
 
-Connect = Callable[[str, int], Awaitable[trio.abc.Stream]]
+Connect = Callable[[str, int, str], Awaitable[trio.abc.Stream]]
+_GONE = (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, ReplyError, EOFError)
 
 
 class Down(Exception):
-    """The host cannot be spoken to; the text says why."""
+    """The host cannot be spoken to; the text says why. `phase`: connect | greeting | ehlo | tls | auth; `code`: the
+    host's reply, 0 where it gave none."""
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        enhanced: str = "4.4.1",
+        host: str = "",
+        phase: str = "",
+        code: int = 0,
+        timeout: bool = False,
+    ) -> None:
+        super().__init__(text)
+        self.enhanced = enhanced
+        self.host = host
+        self.phase = phase
+        self.code = code
+        self.timeout = timeout
 
 
-async def connect_tcp(address: str, port: int) -> trio.abc.Stream:
-    """Raises OSError."""
-    return await trio.open_tcp_stream(address, port)
+class Opening(msgspec.Struct, frozen=True):
+    """How the host at `address` is spoken to; `level`: none | may | encrypt | verify; `credentials`: user, password."""
+
+    host: str
+    address: str
+    port: int
+    hostname: str
+    level: str = "none"
+    lmtp: bool = False
+    credentials: tuple[str, str] | None = None
+
+    @property
+    def where(self) -> str:
+        return f"{self.host} [{self.address}]:{self.port}" if self.port else self.host
+
+
+async def connect_tcp(address: str, port: int, source: str = "") -> trio.abc.Stream:
+    """To an IP address, from `source` where it is given, or to the Unix socket at a path. Raises OSError."""
+    if address.startswith("/"):
+        return await trio.open_unix_socket(address)
+    return await trio.open_tcp_stream(address, port, local_address=source or None)
 
 
 class Connection:
-    """`host` names the peer in outcomes."""
+    """One host, greeted; made by `greet`."""
 
-    def __init__(self, stream: trio.abc.Stream, host: str) -> None:
+    def __init__(self, stream: trio.abc.Stream, opening: Opening) -> None:
         self._stream = stream
         self._replies = ReplyReader()
         self._extensions: dict[str, str] = {}
-        self.host = host
+        self._lmtp = opening.lmtp
+        self.opening = opening
+        self.host = opening.host
+        self.tls = ""  # the protocol's version, "" in plain text
+        self.verified = False  # by a certificate that names the host
         self.usable = True
         self.stale = False  # a connection that was used before broke before anything was said to the message
         self.messages = 0
 
     @classmethod
-    async def open(
-        cls, connect: Connect, address: str, port: int, *, host: str, hostname: str, timeout: float
-    ) -> Connection:
-        """Connected and greeted. Raises Down."""
+    async def greet(cls, stream: trio.abc.Stream, opening: Opening, tls: ClientTls) -> Connection:
+        """Greeted, secured and logged in as `opening` says. Raises Down, TlsFailed; the stream is closed then."""
+        one = cls(stream, opening)
+        phase = ["greeting"]
         try:
-            with trio.fail_after(timeout):
-                stream = await connect(address, port)
-        except trio.TooSlowError:
-            raise Down(f"{host} [{address}]:{port}: no connection within {timeout:g} s") from None
-        except OSError as wrong:
-            raise Down(f"{host} [{address}]:{port}: {_reason(wrong)}") from wrong
-        one = cls(stream, host)
-        try:
-            await one._greet(hostname)
-        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, ReplyError, EOFError) as wrong:
-            await trio.aclose_forcefully(stream)
-            raise Down(f"{host} [{address}]:{port}: {_reason(wrong)} at the greeting") from wrong
+            await one._greet(opening, tls, phase)
+        except _GONE as wrong:
+            await trio.aclose_forcefully(one._stream)
+            text = f"{opening.where}: {reason(wrong)} at the {phase[0]}"
+            timeout = isinstance(wrong, trio.TooSlowError)
+            raise Down(text, enhanced="4.4.2", host=opening.host, phase=phase[0], timeout=timeout) from wrong
         except BaseException:
-            await trio.aclose_forcefully(stream)
+            await trio.aclose_forcefully(one._stream)
             raise
         return one
 
-    async def _greet(self, hostname: str) -> None:
+    async def _greet(self, opening: Opening, tls: ClientTls, phase: list[str]) -> None:
         greeting = await self._reply(GREETING)
         if greeting.code != 220:
-            raise ReplyError(str(greeting))
-        reply = await self._command(f"EHLO {hostname}".encode())
-        if reply.code == 250:
-            self._extensions = read_extensions(reply)
-        elif reply.code in (500, 501, 502, 504, 550):
-            reply = await self._command(f"HELO {hostname}".encode())
+            raise self._down(greeting, "greeting")
+        phase[0] = "ehlo"
+        await self._hello()
+        phase[0] = "tls"
+        await self._secure(opening, tls, phase)
+        if opening.credentials is not None:
+            phase[0] = "auth"
+            await self._log_in(*opening.credentials)
+
+    def _down(self, reply: Reply, phase: str, enhanced: str = "4.4.1") -> Down:
+        mark = reply.enhanced if reply.enhanced.startswith("4") else enhanced
+        text = f"{self.opening.where}: {reply}"
+        return Down(text, enhanced=mark, host=self.host, phase=phase, code=reply.code)
+
+    async def _hello(self) -> None:
+        name = self.opening.hostname
+        reply = await self._command(f"{'LHLO' if self._lmtp else 'EHLO'} {name}".encode())
+        self._extensions = read_extensions(reply) if reply.code == 250 else {}
+        if reply.code in (500, 501, 502, 504, 550) and not self._lmtp and not self.tls:
+            reply = await self._command(f"HELO {name}".encode())
         if reply.code != 250:
-            raise ReplyError(str(reply))
+            raise self._down(reply, "ehlo")
+
+    # --- TLS and AUTH ---
+
+    async def _secure(self, opening: Opening, tls: ClientTls, phase: list[str]) -> None:
+        """STARTTLS where the level wants it (RFC 3207). Raises TlsFailed, Down."""
+        level, host = opening.level, opening.host
+        if not tls.wants(level, host):
+            return
+        if "STARTTLS" not in self._extensions:
+            if level == "may":
+                return
+            raise Down(f"{opening.where}: offers no STARTTLS", enhanced="4.7.4", host=host, phase="tls")
+        reply = await self._command(b"STARTTLS")
+        if reply.code != 220:
+            raise TlsFailed(f"STARTTLS was refused: {reply}")
+        if self._replies.pending:  # said before the handshake: it may be anybody's (RFC 3207 §4.2)
+            raise TlsFailed("the host said more before the handshake")
+        secured = await tls.handshake(self._stream, level, host)
+        self._stream = secured
+        self.tls, self.verified = secured.version() or "TLS", level == "verify"
+        phase[0] = "ehlo"
+        try:
+            await self._hello()
+        except _GONE as wrong:
+            if level == "may":  # TLS 1.3 servers refuse a handshake after the client thinks that it is done
+                raise TlsFailed(f"{reason(wrong)} after the handshake") from wrong
+            raise
+        tls.keep(secured, level, host)
+
+    async def _log_in(self, user: str, password: str) -> None:
+        """AUTH (RFC 4954). Raises Down."""
+        private = bool(self.tls) or self.opening.address.startswith(("127.", "::1", "/"))
+        chosen = choose(self._extensions.get("AUTH", "").split(), private=private)
+        if chosen is None:
+            text = f"{self.opening.where}: offers no way to log in that keeps the password"
+            raise Down(text, enhanced="4.7.4", host=self.host, phase="auth")
+        mechanism = chosen(user, password, secrets.token_urlsafe(24))
+        first = "" if mechanism.first is None else f" {base64.b64encode(mechanism.first).decode() or '='}"
+        reply = await self._command(f"AUTH {mechanism.name}{first}".encode())
+        try:
+            for _ in range(MOST_CHALLENGES):
+                if reply.code != 334:
+                    break
+                answer = await trio.to_thread.run_sync(mechanism.answer, _challenge(reply))
+                reply = await self._command(base64.b64encode(answer))
+        except AuthError as wrong:
+            raise Down(f"{self.opening.where}: {wrong}", enhanced="4.7.0", host=self.host, phase="auth") from wrong
+        if reply.code != 235:
+            raise self._down(reply, "auth", "4.7.8")
+        if not mechanism.proven:
+            text = f"{self.opening.where}: the server has not shown that it knows the password"
+            raise Down(text, enhanced="4.7.0", host=self.host, phase="auth")
+
+    # --- lines ---
 
     async def _command(self, line: bytes, timeout: float = COMMAND) -> Reply:
         await self._send(line + b"\r\n", timeout)
@@ -131,7 +241,7 @@ class Connection:
         reader = await open_reader()
         try:
             content = Content(reader.size, content.ascii_header, content.ascii)
-            planned = plan(envelope, recipients, Host(self._extensions, self.host), content, now)
+            planned = plan(envelope, recipients, Host(self._extensions, self.host, self.verified), content, now)
             if not isinstance(planned, Plan):
                 return {one.id: planned for one in recipients}
             return await self._transact(planned, recipients, reader)
@@ -143,15 +253,19 @@ class Connection:
     ) -> dict[int, Outcome]:
         self.messages += 1
         transaction = Transaction(
-            planned.mail, planned.rcpts, pipelining="PIPELINING" in self._extensions, chunking=planned.chunking
+            planned.mail,
+            planned.rcpts,
+            pipelining="PIPELINING" in self._extensions,
+            chunking=planned.chunking,
+            each=self._lmtp,
         )
         phase = ["mail"]
         broken: Deferred | None = None
         try:
             await self._run(transaction, reader, phase, chunking=planned.chunking)
-        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, ReplyError, EOFError) as wrong:
+        except _GONE as wrong:
             self.usable = False
-            broken = lost(phase[0], _reason(wrong), self.host)
+            broken = lost(phase[0], reason(wrong), self.host)
             self.stale = self.messages > 1 and phase[0] == "mail" and not transaction.heard
         outcomes: dict[int, Outcome] = {}
         for one in recipients:
@@ -176,7 +290,8 @@ class Connection:
                 await self._dots(reader, phase)
             else:  # DATA was pipelined and taken although no recipient was: an empty message ends it
                 await self._send(b".\r\n", BLOCK)
-            transaction.take_end(await self._reply(DOT))
+            while not transaction.over:
+                transaction.take_end(await self._reply(DOT))
         elif self.usable:
             await self._reset()
 
@@ -215,7 +330,7 @@ class Connection:
             try:
                 if self.usable:
                     await self._command(b"QUIT", QUIT)
-            except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, ReplyError, EOFError):
+            except _GONE:
                 pass  # nothing depends on it
         await trio.aclose_forcefully(self._stream)
 
@@ -238,7 +353,7 @@ async def _look(open_reader: Callable[[], Awaitable[BodyReader]]) -> Content:
         reader.close()
 
 
-def _reason(wrong: BaseException) -> str:
+def reason(wrong: BaseException) -> str:
     if isinstance(wrong, OSError) and wrong.strerror:
         return wrong.strerror
     if isinstance(wrong, trio.TooSlowError):
@@ -246,3 +361,11 @@ def _reason(wrong: BaseException) -> str:
     if isinstance(wrong, trio.BrokenResourceError):
         return "connection broken"
     return str(wrong)
+
+
+def _challenge(reply: Reply) -> bytes:
+    """Raises AuthError."""
+    try:
+        return base64.b64decode(reply.text, validate=True)
+    except (ValueError, binascii.Error):
+        raise AuthError("the server's challenge is not base64") from None

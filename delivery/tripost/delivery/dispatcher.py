@@ -4,23 +4,26 @@ Looks which next hops have something due and gives each workers, one more
 whenever one found work, up to its limit.
 
 Promise  never more than `connections` workers for a next hop, nor more than
-         `most_workers` in all; a slow destination holds its own slots only.
+         `max_connections` in all; a slow destination holds its own slots only.
 States   running → stopping (`stop`: nothing more is claimed for what has no
          worker; workers end with what they have) → ended; cancelling is hard.
 """
 
 from __future__ import annotations
 
+import random
+
 import trio
 
+from tripost.delivery.client_tls import ClientTls
 from tripost.delivery.connection import Connect, connect_tcp
+from tripost.delivery.hosts import Dialler
 from tripost.delivery.resolver import Names
-from tripost.delivery.worker import DeliverySettings, LocalDelivery, Outside, Site, Worker
+from tripost.delivery.settings import DeliverySettings
+from tripost.delivery.worker import LocalDelivery, Outside, Site, Worker
 from tripost.queue.clock import Clock
 from tripost.queue.events import Bus
 from tripost.queue.manager import Queue
-
-__all__ = ["DeliverySettings", "Dispatcher"]
 
 
 class Dispatcher:
@@ -36,6 +39,7 @@ class Dispatcher:
         bus: Bus,
         clock: Clock,
         connect: Connect = connect_tcp,
+        tls: ClientTls | None = None,
     ) -> None:
         self._queue = queue
         self._settings = settings
@@ -48,7 +52,7 @@ class Dispatcher:
             settings,
             resolver,
             local,
-            connect,
+            Dialler(connect, resolver, tls or ClientTls(clock.now), random.random),
             bus,
             clock,
             stopping=self._stop.is_set,
@@ -78,16 +82,20 @@ class Dispatcher:
         site = self._sites.get(next_hop)
         if site is not None and site.lot:
             site.lot.unpark(count=1)
-        elif site is not None and site.workers >= self._settings.connections:
+        elif site is not None and site.workers >= site.most:
             return
-        elif self._workers >= self._settings.most_workers:
+        elif self._workers >= self._settings.max_connections:
             self._unserved[next_hop] = None
         else:
             if site is None:
-                site = self._sites[next_hop] = Site()
+                site = self._sites[next_hop] = Site(self._connections(next_hop))
             site.workers += 1
             self._workers += 1
             workers.start_soon(self._work, next_hop, site, workers)
+
+    def _connections(self, next_hop: str) -> int:
+        literal = next_hop.startswith(("smtp://", "lmtp://")) or next_hop == "local"
+        return (self._settings.literal if literal else self._settings.default).connections
 
     async def _work(self, next_hop: str, site: Site, workers: trio.Nursery) -> None:
         try:
@@ -100,7 +108,7 @@ class Dispatcher:
             return
         if self._queue.claimable(next_hop):  # it came while the worker was leaving
             self._unserved[next_hop] = None
-        while self._unserved and self._workers < self._settings.most_workers:
+        while self._unserved and self._workers < self._settings.max_connections:
             waiting = next(iter(self._unserved))
             del self._unserved[waiting]
             if self._queue.claimable(waiting):

@@ -8,8 +8,8 @@ Local addresses are looked up as they came, in lower case, and without their
 fits goes to the domain's catch-all. An alias may name others, and itself: there
 it is the user of that name.
 
-States   a route's next hop is "local", "discard", "mx:domain" or
-         "smtp://host:port"; the schedule is keyed by it.
+States   what a route's next hop says is in tripost.delivery.targets; the
+         schedule is keyed by it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,27 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from tripost.delivery.targets import next_hop_for
 from tripost.delivery.wire.addresses import split
-
-SMTP_PORT = 25
 
 
 class RouteRule(msgspec.Struct, frozen=True):
-    """`domain`: exact, "*.suffix" (not the suffix itself) or "*"; `to`: mx, local, discard, reject, smtp://host[:port]."""
+    """`domain`: exact, "*.suffix" (not the suffix itself) or "*"; `to` and `options`: see tripost.delivery.targets."""
 
     domain: str
     to: str
+    options: tuple[tuple[str, str], ...] = ()
+
+
+class _Target(msgspec.Struct, frozen=True):
+    """A rule's, ready to be used: `fixed` is the next hop of every domain, "" for mx."""
+
+    to: str
+    options: dict[str, str]
+    fixed: str
+
+    def next_hop(self, domain: str) -> str:
+        return self.fixed or next_hop_for("mx", domain, self.options)
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -79,18 +90,19 @@ class Router:
         self._catch_all = catch_all or {}
         self._keeps = keeps
         self._full = full
-        self._exact: dict[str, str] = {}
-        self._suffix: list[tuple[int, str, str]] = []
+        self._exact: dict[str, _Target] = {}
+        self._suffix: list[tuple[int, str, _Target]] = []
         for number, rule in enumerate(rules):
             self._add(number, rule)
         self._order = {rule.domain.lower(): number for number, rule in reversed(list(enumerate(rules)))}
 
     def _add(self, number: int, rule: RouteRule) -> None:
-        domain = rule.domain.lower()
+        domain, options = rule.domain.lower(), dict(rule.options)
+        target = _Target(rule.to, options, "" if rule.to == "mx" else next_hop_for(rule.to, "", options))
         if domain.startswith("*"):
-            self._suffix.append((number, domain[1:], rule.to))
+            self._suffix.append((number, domain[1:], target))
         else:
-            self._exact.setdefault(domain, rule.to)
+            self._exact.setdefault(domain, target)
 
     def route(self, address: str) -> Route:
         """Where mail for `address` goes; a local address that is no user's goes to "local" and fails there."""
@@ -99,9 +111,9 @@ class Router:
             return _together(found)
         domain = split(address)[1].lower()
         target = self._rule(domain)
-        if not target and domain in self._local:
-            target = "local"
-        return Route(_next_hop(target or "mx", domain), address)
+        if target is None and domain in self._local:
+            return Route("local", address)
+        return Route(_next_hop(target, domain), address)
 
     def decide(self, address: str, may_relay: bool) -> Route | Refusal:
         """What a RCPT gets; `may_relay` when the client may send anywhere."""
@@ -111,9 +123,9 @@ class Router:
         target = self._rule(domain)
         if not (may_relay or domain in self._relay):
             return Refusal(550, "5.7.1", "this server does not relay there for you")
-        if target == "reject":
+        if target is not None and target.to == "reject":
             return Refusal(550, "5.7.1", "mail to this domain is refused here")
-        return Route(_next_hop(target or "mx", domain), address)
+        return Route(_next_hop(target, domain), address)
 
     def _decide_local(self, address: str, domain: str) -> Route | Refusal:
         found = self._local_routes(address, frozenset())
@@ -124,7 +136,7 @@ class Router:
         if found:
             return _together(found)
         target = self._rule(domain)
-        if target and target not in ("local", "reject"):
+        if target is not None and target.to not in ("local", "reject"):
             return Route(_next_hop(target, domain), address)
         return Refusal(550, "5.1.1", "no such user here")
 
@@ -192,12 +204,12 @@ class Router:
         if found or domain in self._local:
             return found
         rule = self._rule(domain)
-        return [Route(_next_hop(rule or "mx", domain), target)] if rule != "reject" else []
+        return [Route(_next_hop(rule, domain), target)] if rule is None or rule.to != "reject" else []
 
-    def _rule(self, domain: str) -> str:
-        """The first rule that matches, "" for none."""
-        exact = self._exact.get(domain, "")
-        limit = self._order[domain] if exact else len(self._order) + 1_000_000
+    def _rule(self, domain: str) -> _Target | None:
+        """The first rule that matches."""
+        exact = self._exact.get(domain)
+        limit = self._order[domain] if exact is not None else len(self._order) + 1_000_000
         for number, suffix, to in self._suffix:
             if number > limit:
                 break
@@ -210,11 +222,5 @@ def _together(routes: list[Route]) -> Route:
     return msgspec.structs.replace(routes[0], also=tuple(routes[1:])) if len(routes) > 1 else routes[0]
 
 
-def _next_hop(target: str, domain: str) -> str:
-    if target == "mx":
-        return f"mx:{domain}"
-    if target.startswith("smtp://"):
-        host = target.removeprefix("smtp://").rstrip("/")
-        bracketed = host.endswith("]") or ":" not in host
-        return f"smtp://{host}:{SMTP_PORT}" if bracketed else f"smtp://{host}"
-    return target
+def _next_hop(target: _Target | None, domain: str) -> str:
+    return f"mx:{domain}" if target is None else target.next_hop(domain)

@@ -6,7 +6,8 @@ recipient the reply that decided and the phase it came in.
 States   commands → content → over. With PIPELINING MAIL, all RCPT and DATA go
          out together, so that every recipient costs no round trip of its own;
          with CHUNKING there is no DATA, and the content waits for the replies.
-Source   RFC 5321 §3.3; RFC 2920 §3.1; RFC 3030 §2.
+         LMTP has a reply to the content for each recipient.
+Source   RFC 5321 §3.3; RFC 2920 §3.1; RFC 3030 §2; RFC 2033.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ class Transaction:
         *,
         pipelining: bool,
         chunking: bool = False,
+        each: bool = False,
     ) -> None:
+        """`each`: LMTP, one reply to the content for every recipient that was taken (RFC 2033 §4.2)."""
+        self._each = each
         self._pipelining = pipelining
         self._chunking = chunking
         self._to_send: deque[tuple[str, int, bytes]] = deque([("mail", -1, mail)])
@@ -57,6 +61,7 @@ class Transaction:
         self._sent: deque[tuple[str, int]] = deque()
         self._open = [id for id, _ in rcpts]  # those without a verdict
         self._mailed = False
+        self._ended = 0
         self.accepted: list[int] = []
         self.verdicts: dict[int, Verdict] = {}
         self.content = False  # the peer waits for the content
@@ -116,7 +121,12 @@ class Transaction:
             self.over = True
 
     def take_end(self, reply: Reply) -> None:
-        """The reply to the content."""
+        """The reply to the content, or the next one of them."""
+        if self._each and self.accepted:
+            self._decide([self.accepted[self._ended]], "dot", reply)
+            self._ended += 1
+            if self._ended < len(self.accepted) and reply.code != 421:
+                return
         self._decide(self._open, "dot", reply)
         self.content = False
         self.over = True

@@ -10,16 +10,18 @@ Fails    what goes wrong with a message is an outcome; what goes wrong with the
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
 import trio
 
-from tripost.delivery.connection import Connect, Connection, Down
+from tripost.delivery.connection import Connection, Down
 from tripost.delivery.forwarding import OpenReader, by_alias, circle, goes_in_circles, marked
+from tripost.delivery.hosts import Dial, Dialler, Spare
 from tripost.delivery.resolver import Names, Unroutable
+from tripost.delivery.settings import DeliverySettings
+from tripost.delivery.targets import Target, parse
 from tripost.delivery.verdicts import down
 from tripost.queue.body import BodyReader
 from tripost.queue.clock import Clock
@@ -29,21 +31,7 @@ from tripost.queue.manager import Queue
 from tripost.queue.message import Deferred, Delivered, Envelope, Failed, Outcome, Recipient
 from tripost.queue.values import Lease
 
-MOST_ADDRESSES = 10  # tried in one attempt
-RECIPIENTS = 100  # in one transaction
 SETTLE_PAUSE = 5.0  # seconds after the spool could not take a settlement
-
-
-class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Times in seconds; `port` is for mx routes."""
-
-    hostname: str
-    port: int = 25
-    connections: int = 20
-    messages_per_connection: int = 100
-    idle: float = 5.0
-    connect_timeout: float = 30.0
-    most_workers: int = 2000
 
 
 class LocalDelivery(Protocol):
@@ -57,7 +45,8 @@ class LocalDelivery(Protocol):
 class Site:
     """What the workers of one next hop share: who idles, and the event that wakes them."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
         self.workers = 0
         self.lot = trio.lowlevel.ParkingLot()
 
@@ -69,10 +58,18 @@ class Outside(msgspec.Struct, frozen=True):
     settings: DeliverySettings
     resolver: Names
     local: LocalDelivery
-    connect: Connect
+    dialler: Dialler
     bus: Bus
     clock: Clock
     stopping: Callable[[], bool]
+
+
+def _parsed(next_hop: str) -> Target:
+    """`kind` is "" for a name that says nothing."""
+    try:
+        return parse(next_hop)
+    except ValueError:
+        return Target("")
 
 
 class Worker:
@@ -80,6 +77,8 @@ class Worker:
 
     def __init__(self, next_hop: str, site: Site, outside: Outside) -> None:
         self._next_hop = next_hop
+        self._target = _parsed(next_hop)
+        self._terms = outside.settings.literal if self._target.literal else outside.settings.default
         self._site = site
         self._out = outside
         self._connection: Connection | None = None
@@ -99,7 +98,7 @@ class Worker:
 
     async def _idle(self) -> bool:
         """Keep the connection for a while; True when there may be work."""
-        with trio.move_on_after(self._out.settings.idle):
+        with trio.move_on_after(self._terms.idle):
             await self._site.lot.park()
             return True
         return False
@@ -140,7 +139,9 @@ class Worker:
             return await self._out.local.deliver(envelope, lease.recipients, open_reader)
         if hop == "discard":
             return {one.id: Delivered("discarded") for one in lease.recipients}
-        if hop.startswith(("mx:", "smtp://")):
+        if hop == "reject":
+            return {one.id: Failed(550, "5.7.1", "mail to this domain is refused here") for one in lease.recipients}
+        if self._target.kind:
             return await self._each_alias(lease, open_reader)
         return {one.id: Failed(554, "5.4.0", f"no way to deliver to {hop}") for one in lease.recipients}
 
@@ -166,8 +167,9 @@ class Worker:
                     return outcomes | {one.id: Failed(550, wrong.enhanced, wrong.text) for one in left}
                 return outcomes | {one.id: down(wrong.text, enhanced=wrong.enhanced) for one in left}
             except Down as wrong:
-                return outcomes | {one.id: down(str(wrong)) for one in left}
-            part = left[: min(RECIPIENTS, connection.recipients or RECIPIENTS)]
+                return outcomes | {one.id: down(str(wrong), wrong.host, enhanced=wrong.enhanced) for one in left}
+            most = self._terms.recipients_per_message
+            part = left[: min(most, connection.recipients or most)]
             try:
                 found = await connection.deliver(lease.envelope, part, open_reader, self._out.clock.now())
             except SpoolError as wrong:  # what was sent before stays sent
@@ -184,7 +186,7 @@ class Worker:
         return outcomes
 
     async def _close_when_done(self, connection: Connection) -> None:
-        most = self._out.settings.messages_per_connection
+        most = self._terms.messages_per_connection
         if not connection.usable or connection.spent or connection.messages >= most:
             await self._close(connection)
 
@@ -192,53 +194,47 @@ class Worker:
 
     async def _connected(self, lease: Lease) -> Connection:
         """The open connection, or a new one. Raises Unroutable, Down."""
-        settings, wrong = self._out.settings, Down("no host")
-        if self._connection is not None:
+        level = "verify" if lease.envelope.require_tls else ""
+        if self._connection is not None and (not level or self._connection.verified):
             self._attempted(lease, self._connection.host)
             return self._connection
-        tried = 0
+        if self._connection is not None:
+            await self._close(self._connection)
+        wrong: Down | Unroutable = Down("no host")
+        dial = self._dial(level)
         for host, port in await self._hosts():
+            self._attempted(lease, host)
             try:
-                addresses = await self._addresses(host)
-            except Unroutable as unroutable:
-                wrong = Down(unroutable.text)
-                continue
-            for address in addresses[: MOST_ADDRESSES - tried]:
-                tried += 1
-                self._attempted(lease, host)
-                try:
-                    self._connection = await Connection.open(
-                        self._out.connect,
-                        address,
-                        port,
-                        host=host,
-                        hostname=settings.hostname,
-                        timeout=settings.connect_timeout,
-                    )
-                except Down as down_now:
-                    wrong = down_now
-                else:
-                    return self._connection
+                self._connection = await self._out.dialler.open(host, port, dial, Spare())
+            except Down as down_now:
+                wrong = down_now
+            except Unroutable as unroutable:  # a host without an address: that is not the domain's end
+                wrong = Down(unroutable.text, enhanced="4.4.4", host=host)
+            else:
+                return self._connection
         raise wrong
 
-    async def _hosts(self) -> list[tuple[str, int]]:
-        port = self._out.settings.port
-        if self._next_hop.startswith("smtp://"):
-            host, _, literal_port = self._next_hop.removeprefix("smtp://").rpartition(":")
-            return [(host, int(literal_port))]
-        domain = self._next_hop.removeprefix("mx:")
-        if domain.startswith("["):
-            return [(domain, port)]
-        hosts = await self._out.resolver.mx(domain)
-        self._out.bus.emit(Resolved(time=self._out.clock.now(), domain=domain, hosts=hosts))
-        return [(host, port) for host in hosts]
+    def _dial(self, level: str) -> Dial:
+        settings, target = self._out.settings, self._target
+        return Dial(
+            hostname=settings.hostname,
+            timeout=self._terms.connect_timeout,
+            level=level or target.tls or self._terms.tls,
+            lmtp=target.kind == "lmtp",
+            auth=target.auth,
+        )
 
-    async def _addresses(self, host: str) -> list[str]:
-        literal = host.strip("[]").removeprefix("IPv6:")
-        try:
-            return [str(ipaddress.ip_address(literal))]
-        except ValueError:
-            return await self._out.resolver.addresses(host)
+    async def _hosts(self) -> list[tuple[str, int]]:
+        target, port = self._target, self._out.settings.port
+        if target.path:
+            return [(target.path, 0)]
+        if target.hosts:
+            return list(target.hosts)
+        if target.domain.startswith("["):
+            return [(target.domain, port)]
+        hosts = await self._out.resolver.mx(target.domain)
+        self._out.bus.emit(Resolved(time=self._out.clock.now(), domain=target.domain, hosts=hosts))
+        return [(host, port) for host in hosts]
 
     def _attempted(self, lease: Lease, host: str) -> None:
         self._out.bus.emit(

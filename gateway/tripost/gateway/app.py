@@ -18,7 +18,7 @@ from collections.abc import Callable
 import msgspec
 import trio
 
-from tripost.delivery.dispatcher import DeliverySettings, Dispatcher
+from tripost.delivery.dispatcher import Dispatcher
 from tripost.delivery.dsn import make_report
 from tripost.delivery.resolver import Resolver
 from tripost.delivery.routing import Router
@@ -35,6 +35,7 @@ from tripost.gateway.login import Logins
 from tripost.gateway.monitor.websocket import Monitor
 from tripost.gateway.peer import Peer
 from tripost.gateway.tls import TlsError
+from tripost.gateway.wiring_delivery import delivery_settings
 from tripost.gateway.wiring_egress import make_logins
 from tripost.gateway.wiring_ingress import SMTP, ingress_context
 from tripost.gateway.wiring_listen import admission_of, keep_fresh, make_services, take_descriptors
@@ -169,17 +170,9 @@ class Gateway:
 
     def _dispatcher(self, queue: Queue, clock: Clock) -> Dispatcher:
         config = self.config
-        default = config.delivery.default
         return Dispatcher(
             queue,
-            DeliverySettings(
-                hostname=config.hostname,
-                port=config.delivery.port,
-                connections=default.connections,
-                messages_per_connection=default.messages_per_connection,
-                idle=default.idle,
-                connect_timeout=default.connect_timeout,
-            ),
+            delivery_settings(config),
             resolver=Resolver(config.dns.nameservers, hostname=config.hostname),
             local=self._mail.delivery,
             bus=self.bus,

@@ -20,6 +20,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from tripost.delivery.targets import next_hop_for
 from tripost.delivery.wire.addresses import AddressError, check_domain, parse_address
 from tripost.gateway import units
 from tripost.gateway.backend import check_backend
@@ -31,7 +32,6 @@ __all__ = ["Config", "ConfigError", "load"]
 
 PLACES = ("tripost.toml", "/etc/tripost/tripost.toml")
 SERVICES = (("smtp", 2525), ("submission", 2587), ("pop3", 2110), ("monitor", 8025))
-_TARGET = re.compile(r"smtp://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _NAMES: dict[Any, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -217,6 +217,10 @@ def _check(config: Config, complain: Complain) -> None:
     for number, route in enumerate(config.route):
         _try(route.domain, ("route", number, "domain"), _pattern, complain)
         _try(route.to, ("route", number, "to"), _target, complain)
+        if (route.tls or route.auth_file) and not route.to.startswith(("mx", "smtp://", "lmtp://")):
+            complain(("route", number, "tls" if route.tls else "auth_file"), f"has no use with {route.to}")
+        if route.auth_file and route.to == "mx":
+            complain(("route", number, "auth_file"), "passwords are for a host that the route names")
     _check_numbers(config, complain)
 
 
@@ -297,8 +301,8 @@ def _check_numbers(config: Config, complain: Complain) -> None:
     for table, names in counts.items():
         rules += [(getattr(getattr(config, table), name) > 0, (table, name), "must be more than 0") for name in names]
     rules += [
-        (getattr(delivery.default, name) > 0, ("delivery", "default", name), "must be more than 0")
-        for name in ("connections", "messages_per_connection", "connect_timeout")
+        (getattr(delivery.default, name) != 0, ("delivery", "default", name), "must be more than 0")
+        for name in ("connections", "messages_per_connection", "connect_timeout", "recipients_per_message")
     ]
     for good, path, reason in rules:
         if not good:
@@ -325,11 +329,7 @@ def _pattern(text: str) -> None:
 
 
 def _target(text: str) -> None:
-    if text in ("mx", "local", "discard", "reject"):
-        return
-    match = _TARGET.fullmatch(text)
-    if match is None or not 0 < int(match[2] or 25) < 65_536:
-        raise ValueError("must be mx, local, discard, reject or smtp://host:port")
+    next_hop_for(text, "x.example")
 
 
 def _default_listen() -> list[dict[str, str]]:
@@ -359,14 +359,16 @@ def _complete(config: Config, folder: str) -> Config:
         state=os.path.normpath(state),
         auth=replace(config.auth, file=os.path.normpath(auth)),
         events=replace(config.events, file=events),
+        route=[replace(one, auth_file=_beside(folder, one.auth_file)) for one in config.route],
         local=replace(config.local, domains=config.local.domains or [hostname]),
     )
 
 
-def _absolute(tls: TlsTable, folder: str) -> TlsTable:
-    def path(text: str) -> str:
-        return os.path.join(folder, text) if text else ""
+def _beside(folder: str, text: str) -> str:
+    return os.path.join(folder, text) if text else ""
 
+
+def _absolute(tls: TlsTable, folder: str) -> TlsTable:
     replace = msgspec.structs.replace
-    more = [replace(one, certificate=path(one.certificate), key=path(one.key)) for one in tls.sni]
-    return replace(tls, certificate=path(tls.certificate), key=path(tls.key), sni=more)
+    more = [replace(one, certificate=_beside(folder, one.certificate), key=_beside(folder, one.key)) for one in tls.sni]
+    return replace(tls, certificate=_beside(folder, tls.certificate), key=_beside(folder, tls.key), sni=more)

@@ -16,8 +16,9 @@ from tripost.delivery.mailbox.maildir import Place
 from tripost.delivery.mailbox.policy import Policy, quota_rule
 from tripost.delivery.mailbox.uids import folder_name, folder_names
 from tripost.delivery.mailbox.usage import Usage
-from tripost.delivery.routing import Refusal, Router, RouteRule
+from tripost.delivery.routing import Refusal, Router
 from tripost.gateway.settings import Config, Mailbox
+from tripost.gateway.wiring_delivery import rules_of
 
 FULL = "the mailbox is full"
 
@@ -38,7 +39,7 @@ class Mailboxes:
             local_domains=frozenset(domain.lower() for domain in self._local.domains),
             users=lambda address: address if exists(address) else None,
             relay_domains=frozenset(domain.lower() for domain in config.relay.domains),
-            rules=[RouteRule(domain=rule.domain, to=rule.to) for rule in config.route],
+            rules=rules_of(config),
             postmaster=self._local.postmaster,
             separator=self._local.separator,
             aliases={name.lower(): targets for name, targets in self._local.aliases.items()},

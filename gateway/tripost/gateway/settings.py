@@ -82,9 +82,14 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
     mailbox: dict[str, Mailbox] = {}
 
 
+TlsLevel = Literal["none", "may", "encrypt", "verify"]
+
+
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
     domain: str
     to: str
+    auth_file: str = ""
+    tls: Literal["", "none", "may", "encrypt", "verify"] = ""  # as in [delivery.default]
 
 
 class Smtp(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,16 +129,19 @@ class Spool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
-    connections: int = 20
+    connections: int | None = None  # 20; 100 for a route with a host
     messages_per_connection: int = 100
     idle: Duration = 5.0
     connect_timeout: Duration = 30.0
+    recipients_per_message: int = 100
+    tls: TlsLevel = "may"
     probe_first: Duration = 60.0
     probe_longest: Duration = 1800.0
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 25
+    max_connections: int = 2000
     default: Destination = Destination()
 
 

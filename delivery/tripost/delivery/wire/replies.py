@@ -72,6 +72,11 @@ class ReplyReader:
     def feed(self, data: bytes) -> None:
         self._data += data
 
+    @property
+    def pending(self) -> bool:
+        """Octets came that are not taken as a reply yet."""
+        return bool(self._data or self._lines)
+
     def next(self) -> Reply | None:
         """A reply, or None for more octets. Raises ReplyError."""
         while True:

@@ -6,6 +6,7 @@ import sys
 
 from tripost.gateway.config import Config
 from tripost.gateway.tls import TlsError
+from tripost.gateway.wiring_delivery import check as check_delivery
 from tripost.gateway.wiring_listen import check
 
 
@@ -15,6 +16,11 @@ def run(config: Config) -> int:
         warnings = check(config)
     except TlsError as wrong:
         print(f"tripost: [tls]: {wrong}", file=sys.stderr)
+        return 2
+    try:
+        check_delivery(config)
+    except ValueError as wrong:
+        print(f"tripost: [[route]] auth_file: {wrong}", file=sys.stderr)
         return 2
     for warning in warnings:
         print(f"tripost: warning: {warning}", file=sys.stderr)
