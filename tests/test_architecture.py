@@ -16,7 +16,8 @@ IMPURE = frozenset({"trio", "os", "socket", "ssl", "time", "random", "trio_webso
 PURE = {
     "queue/tripost/queue": "message errors records retry rows lanes schedule index entries ledger replay settling "
     "values blocks notes",
-    "delivery/tripost/delivery": "routing smtp_protocol verdicts dsn demands targets client_auth settings",
+    "delivery/tripost/delivery": "routing smtp_protocol verdicts dsn demands targets client_auth settings "
+    "pace window classify",
     "delivery/tripost/delivery/wire": "lines dots replies addresses parameters",
     "delivery/tripost/delivery/mailbox": "uids policy lineends",
     "gateway/tripost/gateway": "admission config_positions guard passwd_file proxy_protocol sasl units "

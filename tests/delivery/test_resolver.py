@@ -6,7 +6,7 @@ import dns.message
 import pytest
 import trio
 
-from tripost.delivery.resolver import Resolver, Unroutable
+from tripost.delivery.resolver import Hosts, Resolver, Unroutable
 from tripost.gateway.demo_dns import Authority, serve_dns
 
 ZONES = {
@@ -34,13 +34,13 @@ async def test_answers() -> None:
         resolver = Resolver([await nursery.start(serve_dns, ZONES)], "Me.test")
         orders = set()
         for _ in range(40):
-            orders.add(tuple(await resolver.mx("two.test")))
+            orders.add((await resolver.mx("two.test")).names)
         assert orders == {
             ("a.two.test", "b.two.test", "c.two.test"),
             ("a.two.test", "c.two.test", "b.two.test"),
         }
-        assert await resolver.mx("bare.test") == ["bare.test"]
-        assert await resolver.mx("back.test") == ["better.test"]
+        assert await resolver.mx("bare.test") == Hosts(("bare.test",), ttl=30.0, implicit=True)
+        assert await resolver.mx("back.test") == Hosts(("better.test",), ttl=300.0)
         assert await resolver.addresses("a.two.test") == ["2001:db8::1", "192.0.2.1"]
         assert await resolver.addresses("bare.test") == ["192.0.2.2"]
         for domain, enhanced in [("null.test", "5.1.10"), ("gone.two.test", "5.1.2"), ("mine.test", "5.4.6")]:

@@ -128,8 +128,9 @@ async def lab(
     aliases: dict[str, list[str]] | None = None,
     rules: Sequence[RouteRule] = (),
     tls: ClientTls | None = None,
+    begin: float = 1_800_000_000.0,
 ) -> AsyncGenerator[Lab, None]:
-    bus, clock = Bus(), Clock(lambda: 1_800_000_000.0)
+    bus, clock = Bus(), Clock(lambda: begin)
     router = Router(
         local_domains=frozenset({"truc.fr"}),
         users=lambda address: address if address in USERS else None,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import trio
 from trio.testing import memory_stream_pair
 
-from tripost.delivery.resolver import Unroutable
+from tripost.delivery.resolver import Hosts, Unroutable
 
 Answer = Callable[[str], str]
 
@@ -34,6 +34,7 @@ class Peer:
         self.sources: list[str] = []
         self.addresses: list[str] = []
         self.secured = 0
+        self.slow: dict[str, float] = {}  # verb → seconds until its reply
         self.each = False  # LMTP: a reply to the content for each RCPT
         self.silent: bool | set[str] = False  # True, or the addresses that do not answer
         self.connections = 0
@@ -114,6 +115,8 @@ class Peer:
                     content = b""
 
     async def _say(self, stream: trio.abc.Stream, what: str, line: str) -> str:
+        if what in self.slow:
+            await trio.sleep(self.slow[what])
         answer = self.answers.get(what, "250 ok")
         reply = answer if isinstance(answer, str) else answer(line)
         if reply:
@@ -127,13 +130,17 @@ class Names:
     def __init__(self) -> None:
         self.hosts: dict[str, list[str]] = {}
         self.wrong: dict[str, Unroutable] = {}
+        self.delay = 0.0  # seconds until an answer, but for domains in `quick`
+        self.quick: set[str] = set()
+        self.best: dict[str, int] = {}  # how many of the hosts are equals; all
         self.found: dict[str, list[str]] = {}  # host → addresses
 
-    async def mx(self, domain: str) -> list[str]:
-        await trio.lowlevel.checkpoint()
+    async def mx(self, domain: str) -> Hosts:
+        await trio.sleep(0.0 if domain in self.quick else self.delay)
         if domain in self.wrong:
             raise self.wrong[domain]
-        return self.hosts.get(domain, [f"mx.{domain}"])
+        names = tuple(self.hosts.get(domain, [f"mx.{domain}"]))
+        return Hosts(names, best=self.best.get(domain, len(names)), ttl=300.0)
 
     async def addresses(self, host: str) -> list[str]:
         await trio.lowlevel.checkpoint()

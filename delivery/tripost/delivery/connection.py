@@ -233,8 +233,10 @@ class Connection:
         recipients: tuple[Recipient, ...],
         open_reader: Callable[[], Awaitable[BodyReader]],
         now: float,
+        turn: Callable[[], Awaitable[None]] | None = None,
     ) -> dict[int, Outcome]:
-        """One transaction; an outcome for every recipient. `now` is wall time. Raises SpoolError."""
+        """One transaction; an outcome for every recipient. `now` is wall time; `turn` is waited for right before the
+        first command. Raises SpoolError."""
         content = Content(envelope.size)
         if needs_look(envelope, self._extensions):
             content = await _look(open_reader)
@@ -244,6 +246,8 @@ class Connection:
             planned = plan(envelope, recipients, Host(self._extensions, self.host, self.verified), content, now)
             if not isinstance(planned, Plan):
                 return {one.id: planned for one in recipients}
+            if turn is not None:
+                await turn()
             return await self._transact(planned, recipients, reader)
         finally:
             reader.close()
@@ -272,7 +276,10 @@ class Connection:
             found = transaction.verdicts.get(one.id)
             if found is not None:
                 outcomes[one.id] = verdict(found.phase, found.reply, self.host)
-                self.usable = self.usable and found.reply.code != 421
+                if found.reply.code == 421:
+                    self.usable = False
+                    # enough on this connection: that says nothing about the next one
+                    self.stale = self.stale or (self.messages > 1 and found.phase == "mail")
             else:
                 outcomes[one.id] = broken or lost("dot", "no verdict", self.host)
         return outcomes

@@ -1,29 +1,46 @@
 """the nursery of workers
 
-Looks which next hops have something due and gives each workers, one more
-whenever one found work, up to its limit.
+Looks which next hops have something due, finds out which site each is, and
+gives sites workers, one more whenever one found work, up to their limits.
 
-Promise  never more than `connections` workers for a next hop, nor more than
-         `max_connections` in all; a slow destination holds its own slots only.
+Promise  Never more than its limit for a site, nor more than `max_connections` in
+         all; when those are all taken, whoever has more than an equal share
+         gives back, one after each message. A slow or dead destination holds its
+         own slots only. Name servers that do not answer hold none: at most
+         LOOKERS next hops are looked up at a time.
 States   running → stopping (`stop`: nothing more is claimed for what has no
          worker; workers end with what they have) → ended; cancelling is hard.
 """
 
 from __future__ import annotations
 
+import heapq
 import random
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import trio
 
 from tripost.delivery.client_tls import ClientTls
 from tripost.delivery.connection import Connect, connect_tcp
 from tripost.delivery.hosts import Dialler
-from tripost.delivery.resolver import Names
+from tripost.delivery.outside import LocalDelivery, Outside
+from tripost.delivery.resolver import Names, Unroutable
 from tripost.delivery.settings import DeliverySettings
-from tripost.delivery.worker import LocalDelivery, Outside, Site, Worker
+from tripost.delivery.site import NOTE, Site
+from tripost.delivery.verdicts import down
+from tripost.delivery.ways import Way, Ways
+from tripost.delivery.worker import Worker
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus
+from tripost.queue.errors import SpoolError
+from tripost.queue.events import Adapted, Bus, Limited, Resolved, Trouble
 from tripost.queue.manager import Queue
+from tripost.queue.message import Failed, Outcome
+
+LOOKERS = 100
+SITES = 10_000  # remembered without work
+PROBES = (60.0, 1800.0)
+UNROUTABLE = 64  # messages claimed at a time for a next hop that has no way
 
 
 class Dispatcher:
@@ -40,22 +57,35 @@ class Dispatcher:
         clock: Clock,
         connect: Connect = connect_tcp,
         tls: ClientTls | None = None,
+        probes: tuple[float, float] = PROBES,
     ) -> None:
         self._queue = queue
         self._settings = settings
+        self._bus = bus
+        self._clock = clock
         self._sites: dict[str, Site] = {}
         self._stop = trio.Event()
-        self._workers = 0
-        self._unserved: dict[str, None] = {}  # next hops that found all workers taken
+        self._used = 0  # slots
+        self._busy = 0  # sites that have some
+        self._unserved: dict[str, Site] = {}  # those that found all slots taken
+        self._idle: dict[str, Site] = {}  # those with workers that wait
+        self._looking: dict[str, None] = {}
+        self._to_look: dict[str, None] = {}
+        self._alarms: list[tuple[float, str]] = []
+        self._alarmed = trio.Event()
+        self._workers: trio.Nursery | None = None
+        self._ways = Ways(settings, resolver, clock.now, self._resolved)
         self._outside = Outside(
             queue,
             settings,
-            resolver,
+            self._ways,
             local,
             Dialler(connect, resolver, tls or ClientTls(clock.now), random.random),
             bus,
             clock,
             stopping=self._stop.is_set,
+            crowd=self,
+            probes=probes,
         )
 
     def stop(self) -> None:
@@ -63,57 +93,233 @@ class Dispatcher:
         self._stop.set()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        async with trio.open_nursery() as workers:
+        async with trio.open_nursery() as self._workers:
             async with trio.open_nursery() as looking:
                 looking.start_soon(self._until_stopped, looking.cancel_scope)
+                looking.start_soon(self._ring_alarms)
                 task_status.started()
                 while not self._stop.is_set():
                     await self._queue.wait_ready()
                     while (next_hop := self._queue.next_ready()) is not None:
-                        self._serve(next_hop, workers)
-            self._settle_down()
+                        self.found(next_hop)
+            for site in self._sites.values():
+                site.lot.unpark_all()
+        for site in self._sites.values():
+            self._queue.note(NOTE + site.name, site.learned(clean=True))
+        await self._queue.write_notes()
 
     async def _until_stopped(self, scope: trio.CancelScope) -> None:
         await self._stop.wait()
         scope.cancel()
 
-    def _serve(self, next_hop: str, workers: trio.Nursery) -> None:
+    # --- next hop → site ---
+
+    def found(self, next_hop: str) -> None:
+        """It has something to claim."""
+        way = self._ways.known(next_hop)
+        if way is not None:
+            self._join(next_hop, way)
+        elif next_hop not in self._looking and self._workers is not None:
+            if len(self._looking) < LOOKERS:
+                self._looking[next_hop] = None
+                self._workers.start_soon(self._look, next_hop)
+            else:
+                self._to_look[next_hop] = None
+
+    def _join(self, next_hop: str, way: Way) -> None:
+        site = self._sites.get(way.site)
+        if site is None:
+            note = self._queue.note_of(NOTE + way.site)
+            site = self._sites[way.site] = Site(way, note, self._clock.now(), random.random)
+            self._forget_some()
+        site.hops[next_hop] = None
+        self.serve(site)
+
+    def _forget_some(self) -> None:
+        """The sites that were not used for longest, when they are many."""
+        if len(self._sites) <= SITES:
+            return
+        now = self._clock.now()
+        for name in list(self._sites)[: len(self._sites) - SITES // 2]:
+            site = self._sites[name]
+            if site.forgettable(now):
+                del self._sites[name]
+                self._queue.note(NOTE + name, b"")
+
+    async def _look(self, next_hop: str) -> None:
+        while True:
+            try:
+                way = await self._ways.find(next_hop)
+            except Unroutable as wrong:
+                await self._end(next_hop, wrong)
+            except Exception as wrong:  # nothing about one name may stop the others
+                self._trouble(f"{next_hop}: {type(wrong).__name__}: {wrong}")
+                await self._end(next_hop, Unroutable("4.4.3", "internal trouble while looking for the host"))
+            else:
+                self._join(next_hop, way)
+            del self._looking[next_hop]
+            if not self._to_look or self._stop.is_set():
+                return
+            next_hop = next(iter(self._to_look))
+            del self._to_look[next_hop]
+            self._looking[next_hop] = None
+
+    async def _end(self, next_hop: str, wrong: Unroutable) -> None:
+        """No way: the end of all that waits for it, or a back-off by one of them."""
+        while not self._stop.is_set():
+            leases = await self._queue.claim(next_hop, UNROUTABLE if wrong.permanent else 1)
+            for number, lease in enumerate(leases):
+                outcome: Outcome = (
+                    Failed(550, wrong.enhanced, wrong.text)
+                    if wrong.permanent
+                    else down(wrong.text, enhanced=wrong.enhanced)
+                )
+                try:
+                    await self._queue.settle(lease, {one.id: outcome for one in lease.recipients})
+                except SpoolError as trouble:
+                    self._trouble(f"{lease.envelope.id}: {trouble}")
+                except BaseException:
+                    for rest in leases[number:]:
+                        self._queue.release(rest)
+                    raise
+            if not leases or not wrong.permanent:
+                return
+
+    def _resolved(self, domain: str, hosts: tuple[str, ...]) -> None:
+        self._bus.emit(Resolved(time=self._clock.now(), domain=domain, hosts=list(hosts)))
+
+    def _trouble(self, reason: str) -> None:
+        self._bus.emit(Trouble(time=self._clock.now(), where="delivery", reason=reason))
+
+    # --- slots ---
+
+    def serve(self, site: Site) -> None:
         """One more worker, where there may be one; else a busy worker will find the work when it asks again."""
-        site = self._sites.get(next_hop)
-        if site is not None and site.lot:
+        if not site.hops or self._stop.is_set():
+            return
+        if site.lot:
             site.lot.unpark(count=1)
-        elif site is not None and site.workers >= site.most:
             return
-        elif self._workers >= self._settings.max_connections:
-            self._unserved[next_hop] = None
-        else:
-            if site is None:
-                site = self._sites[next_hop] = Site(self._connections(next_hop))
-            site.workers += 1
-            self._workers += 1
-            workers.start_soon(self._work, next_hop, site, workers)
+        now = self._clock.now()
+        by, wait = site.binding(now, False)
+        if not by:
+            by = self._room(site, now)
+        if by:
+            self._limited(site, by, wait, now)
+            if by == "feedback":
+                wait = site.window.next_time() - now
+            if by in ("rest", "rate", "connection_rate", "feedback"):
+                self._alarm(site, now + max(wait, 0.001))
+            return
+        site.told = ""
+        self._start(site)
 
-    def _connections(self, next_hop: str) -> int:
-        literal = next_hop.startswith(("smtp://", "lmtp://")) or next_hop == "local"
-        return (self._settings.literal if literal else self._settings.default).connections
+    def _room(self, site: Site, now: float) -> str:
+        """What keeps one worker more from beginning."""
+        by = site.room()
+        if by == "feedback" and (reason := site.window.due(now, site.open)):
+            self._bus.emit(Adapted(time=now, site=site.name, limit=site.limit, reason=reason))
+            by = site.room()
+        if by or self._used < self._settings.max_connections:
+            return by
+        if site.workers < self._share():
+            self._unserved[site.name] = site
+            self._reclaim()
+        return "max_connections"
 
-    async def _work(self, next_hop: str, site: Site, workers: trio.Nursery) -> None:
+    def _start(self, site: Site) -> None:
+        assert self._workers is not None
+        self._busy += not site.workers
+        site.workers += 1
+        self._used += 1
+        self._workers.start_soon(self._work, site)
+
+    async def _work(self, site: Site) -> None:
         try:
-            await Worker(next_hop, site, self._outside).run()
+            await Worker(site, self._outside).run()
         finally:
-            self._workers -= 1
-            if not site.workers:
-                self._sites.pop(next_hop, None)
-        if self._stop.is_set():
-            return
-        if self._queue.claimable(next_hop):  # it came while the worker was leaving
-            self._unserved[next_hop] = None
-        while self._unserved and self._workers < self._settings.max_connections:
-            waiting = next(iter(self._unserved))
-            del self._unserved[waiting]
-            if self._queue.claimable(waiting):
-                self._serve(waiting, workers)
+            site.workers -= 1
+            self._used -= 1
+            self._busy -= not site.workers
+        if not self._stop.is_set():
+            self._given_back()
+            self.serve(site)
 
-    def _settle_down(self) -> None:
-        for site in self._sites.values():
-            site.lot.unpark_all()
+    def _given_back(self) -> None:
+        while self._unserved and self._used < self._settings.max_connections:
+            name = next(iter(self._unserved))
+            self.serve(self._unserved.pop(name))
+
+    def _share(self) -> int:
+        """How many slots each site may have while they are scarce."""
+        return max(1, self._settings.max_connections // max(1, self._busy + len(self._unserved)))
+
+    def wanted(self, site: Site) -> bool:
+        """See Crowd."""
+        return bool(self._unserved) and site.workers > self._share()
+
+    def _reclaim(self) -> None:
+        """Whoever only waits with a connection goes first."""
+        for site in self._idle.values():
+            if site.lot:
+                site.leave += 1
+                site.lot.unpark(count=1)
+                return
+
+    @contextmanager
+    def idling(self, site: Site) -> Generator[None]:
+        """See Crowd."""
+        self._idle[site.name] = site
+        try:
+            yield
+        finally:
+            if not site.lot:
+                self._idle.pop(site.name, None)
+
+    def extra(self, site: Site) -> bool:
+        """See Crowd."""
+        if self._used >= self._settings.max_connections or site.workers + site.extras >= site.terms.connections:
+            return False
+        site.extras += 1
+        self._used += 1
+        return True
+
+    def extra_gone(self, site: Site) -> None:
+        """See Crowd."""
+        site.extras -= 1
+        self._used -= 1
+        self._given_back()
+
+    async def remember(self, site: Site) -> None:
+        """See Crowd."""
+        if self._queue.note(NOTE + site.name, site.learned(clean=False)):
+            await self._queue.write_notes()
+
+    # --- what has to wait ---
+
+    def _limited(self, site: Site, by: str, wait: float, now: float) -> None:
+        if site.told != by:
+            site.told = by
+            self._bus.emit(Limited(time=now, site=site.name, by=by, wait=wait))
+
+    def _alarm(self, site: Site, when: float) -> None:
+        if site.alarm and site.alarm <= when:
+            return
+        site.alarm = when
+        heapq.heappush(self._alarms, (when, site.name))
+        if self._alarms[0][0] == when:
+            self._alarmed.set()
+
+    async def _ring_alarms(self) -> None:
+        while True:
+            self._alarmed = trio.Event()
+            due = self._alarms[0][0] if self._alarms else None
+            with trio.move_on_at(self._clock.to_trio(due)) if due is not None else trio.CancelScope():
+                await self._alarmed.wait()
+            now = self._clock.now()
+            while self._alarms and self._alarms[0][0] <= now:
+                when, name = heapq.heappop(self._alarms)
+                site = self._sites.get(name)
+                if site is not None and site.alarm == when:
+                    site.alarm = 0.0
+                    self.serve(site)

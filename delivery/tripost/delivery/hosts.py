@@ -39,6 +39,9 @@ class Spare:
     def give(self) -> None:
         pass
 
+    async def ready(self) -> None:
+        """Before each socket."""
+
 
 class Dial(msgspec.Struct, frozen=True):
     """How to speak to one host. `auth`: path of a file with user:password, "" for none; `ip`: any | 4 | 6 | prefer4."""
@@ -67,9 +70,8 @@ class Dialler:
         credentials = _credentials(dial.auth) if dial.auth else None
         addresses = [host] if host.startswith("/") else await self._addresses(host, dial)
         source, addresses = self._source(addresses, dial.sources)
-        stream, address = await _Race(self._connect, port, source.ip if source else "", host, dial.timeout).run(
-            addresses, spare
-        )
+        ours = source.ip if source else ""
+        stream, address = await _Race(self._connect, port, ours, host, dial.timeout, spare).run(addresses)
         self._remember(host, address)
         name = (source.name if source else "") or dial.hostname
         opening = Opening(host, address, port, name, dial.level, dial.lmtp, credentials)
@@ -79,9 +81,7 @@ class Dialler:
             if dial.level != "may":
                 raise Down(f"{host} [{address}]: {wrong}", enhanced="4.7.5", host=host, phase="tls") from wrong
         self._tls.broken(host)
-        stream, address = await _Race(self._connect, port, source.ip if source else "", host, dial.timeout).run(
-            [address], spare
-        )
+        stream, address = await _Race(self._connect, port, ours, host, dial.timeout, spare).run([address])
         try:
             return await Connection.greet(stream, opening, self._tls)
         except TlsFailed as wrong:
@@ -139,24 +139,25 @@ def order(addresses: Sequence[str], family: str, first: int) -> list[str]:
 class _Race:
     """Several addresses of one host; `run` gives the first that answers."""
 
-    def __init__(self, connect: Connect, port: int, source: str, host: str, timeout: float) -> None:
+    def __init__(self, connect: Connect, port: int, source: str, host: str, timeout: float, spare: Spare) -> None:
         self._connect = connect
         self._port = port
         self._source = source
         self._host = host
         self._timeout = timeout
+        self._spare = spare
         self._running = 0
         self._changed = trio.Event()
         self._won: tuple[trio.abc.Stream, str] | None = None
         self._wrong = Down(f"{host} has no address", enhanced="4.4.4", host=host, phase="connect")
 
-    async def run(self, addresses: Sequence[str], spare: Spare) -> tuple[trio.abc.Stream, str]:
+    async def run(self, addresses: Sequence[str]) -> tuple[trio.abc.Stream, str]:
         """Raises Down."""
         extras = 0
         try:
             async with trio.open_nursery() as nursery:
                 for address in addresses:
-                    if self._running and spare.take():
+                    if self._running and self._spare.take():
                         extras += 1
                     else:
                         while self._running:
@@ -168,13 +169,14 @@ class _Race:
                         await self._changed.wait()
         finally:
             for _ in range(extras):
-                spare.give()
+                self._spare.give()
         if self._won is None:
             raise self._wrong
         return self._won
 
     async def _one(self, address: str, scope: trio.CancelScope) -> None:
         where = f"{self._host} [{address}]:{self._port}"
+        await self._spare.ready()
         try:
             with trio.fail_after(self._timeout):
                 stream = await self._connect(address, self._port, self._source)

@@ -4,7 +4,9 @@ MX records in order of preference, equals shuffled; where there are none the
 domain itself (RFC 5321 §5.1); a null MX says that there is no mail (RFC 7505).
 
 Fails    `Unroutable`: permanent (no such domain, null MX, the mail would come
-         back to us) or temporary (no answer, broken answer).
+         back to us) or temporary (no answer in time, SERVFAIL, a broken answer).
+Bounds   CACHE_SIZE answers, each for its TTL; SHORTEST to LONGEST seconds is what
+         `Hosts.ttl` allows others to keep an answer for.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ import dns.exception
 import dns.name
 import dns.nameserver
 import dns.resolver
+import msgspec
 
 MOST_HOSTS = 10
 CACHE_SIZE = 10_000
+SHORTEST, LONGEST = 30.0, 3600.0
 LIFETIME = 20.0  # seconds for one question, all name servers together
 
 
@@ -37,11 +41,20 @@ class Unroutable(Exception):
         return self.enhanced.startswith("5")
 
 
+class Hosts(msgspec.Struct, frozen=True):
+    """MX hosts, the first `best` of them the best ones. `implicit`: there is no record, it is the domain itself."""
+
+    names: tuple[str, ...]
+    best: int = 1
+    ttl: float = SHORTEST
+    implicit: bool = False
+
+
 class Names(Protocol):
     """What delivery asks of DNS."""
 
-    async def mx(self, domain: str) -> list[str]:
-        """Host names, the best first, at least one. Raises Unroutable."""
+    async def mx(self, domain: str) -> Hosts:
+        """At least one. Raises Unroutable."""
         ...
 
     async def addresses(self, host: str) -> list[str]:
@@ -64,32 +77,41 @@ class Resolver:
         self._resolver.cache = dns.resolver.LRUCache(CACHE_SIZE)
         self._resolver.lifetime = LIFETIME
 
-    async def _ask(self, name: str, kind: str) -> list[str]:
-        """The records' texts; [] when the name exists without such records. Raises Unroutable."""
+    async def _ask(self, name: str, kind: str) -> tuple[list[str], float]:
+        """The records' texts, none when the name exists without such records, and their TTL. Raises Unroutable."""
         try:
             answer = await self._resolver.resolve(dns.name.from_text(name), kind, search=False, backend=self._backend)
         except dns.resolver.NXDOMAIN:
             raise Unroutable("5.1.2", f"the domain {name} does not exist") from None
         except dns.resolver.NoAnswer:
-            return []
-        except (dns.exception.Timeout, dns.resolver.NoNameservers) as wrong:
-            raise Unroutable("4.4.3", f"no usable DNS answer for {name} {kind}: {type(wrong).__name__}") from wrong
+            return [], SHORTEST
+        except dns.exception.Timeout as wrong:
+            raise Unroutable("4.4.3", f"no DNS answer for {name} {kind} within {LIFETIME:g} s") from wrong
+        except dns.resolver.NoNameservers as wrong:
+            raise Unroutable("4.4.3", f"no usable DNS answer for {name} {kind}: {_rcodes(wrong)}") from wrong
         except (dns.exception.DNSException, OSError) as wrong:
             raise Unroutable("4.4.3", f"DNS trouble for {name} {kind}: {type(wrong).__name__}") from wrong
-        return [str(record.to_text()) for record in answer]
+        ttl = min(LONGEST, max(SHORTEST, float(answer.rrset.ttl if answer.rrset is not None else 0)))
+        return [str(record.to_text()) for record in answer], ttl
 
-    async def mx(self, domain: str) -> list[str]:
+    async def mx(self, domain: str) -> Hosts:
         """See Names. Our own name and whatever is less preferred is left out (RFC 5321 §5.1)."""
-        rows = [(int(row.split()[0]), row.split()[1].rstrip(".").lower()) for row in await self._ask(domain, "MX")]
+        records, ttl = await self._ask(domain, "MX")
+        rows = [(int(row.split()[0]), row.split()[1].rstrip(".").lower()) for row in records]
         if not rows:
-            return [domain]
+            return Hosts((domain.lower().rstrip("."),), ttl=ttl, implicit=True)
         if len(rows) == 1 and rows[0][1] == "":
             raise Unroutable("5.1.10", f"{domain} takes no mail (null MX)")
         own = min((preference for preference, host in rows if host == self._hostname), default=None)
         usable = [(preference, random.random(), host) for preference, host in rows if own is None or preference < own]
         if not usable:
             raise Unroutable("5.4.6", f"mail for {domain} would come back to this host")
-        return [host for _, _, host in sorted(usable)][:MOST_HOSTS]
+        usable.sort()
+        hosts = tuple(dict.fromkeys(host for _, _, host in usable if host))[:MOST_HOSTS]
+        if not hosts:
+            raise Unroutable("5.1.10", f"the MX records of {domain} name no host")
+        best = len({host for preference, _, host in usable if preference == usable[0][0]})
+        return Hosts(hosts, best=best, ttl=ttl)
 
     async def addresses(self, host: str) -> list[str]:
         """See Names; IPv6 first where there is any."""
@@ -97,9 +119,15 @@ class Resolver:
         trouble: Unroutable | None = None
         for kind in ("AAAA", "A"):
             try:
-                found += await self._ask(host, kind)
+                found += (await self._ask(host, kind))[0]
             except Unroutable as wrong:
                 trouble = wrong
         if found:
             return found
         raise trouble or Unroutable("5.4.4", f"{host} has no address")
+
+
+def _rcodes(wrong: dns.resolver.NoNameservers) -> str:
+    """What the name servers said: SERVFAIL, REFUSED…"""
+    found = [word for word in ("SERVFAIL", "REFUSED", "NOTIMP", "FORMERR", "timed out") if word in str(wrong)]
+    return ", ".join(found) or type(wrong).__name__

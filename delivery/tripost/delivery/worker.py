@@ -1,116 +1,148 @@
-"""one delivery slot of one next hop
+"""one delivery slot of one site
 
 Claims a message, delivers it, settles, claims the next; keeps its connection
 while there is work, and a little longer.
 
-Promise  every lease that was claimed is settled or released, once.
-Fails    what goes wrong with a message is an outcome; what goes wrong with the
-         destination is a deferral of the destination.
+Promise  Every lease that was claimed is settled or released, once. A transaction
+         begins only when the site's rate allows it, at that moment.
+Fails    What goes wrong with a message is an outcome. What goes wrong with the
+         destination is a deferral of it, where no other connection to the site
+         is good; else it takes fewer connections than we thought, the message
+         goes back untried, and this slot ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Mapping
 
 import msgspec
 import trio
 
+from tripost.delivery.classify import classify
 from tripost.delivery.connection import Connection, Down
 from tripost.delivery.forwarding import OpenReader, by_alias, circle, goes_in_circles, marked
-from tripost.delivery.hosts import Dial, Dialler, Spare
-from tripost.delivery.resolver import Names, Unroutable
-from tripost.delivery.settings import DeliverySettings
-from tripost.delivery.targets import Target, parse
+from tripost.delivery.hosts import Dial, Spare
+from tripost.delivery.outside import Outside
+from tripost.delivery.resolver import Unroutable
+from tripost.delivery.site import Site
 from tripost.delivery.verdicts import down
+from tripost.delivery.ways import Way
 from tripost.queue.body import BodyReader
-from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolError
-from tripost.queue.events import Attempted, Bus, Resolved, Trouble
-from tripost.queue.manager import Queue
-from tripost.queue.message import Deferred, Delivered, Envelope, Failed, Outcome, Recipient
+from tripost.queue.events import Adapted, Attempted, Limited, Opened, Trouble, Unreachable
+from tripost.queue.message import Deferred, Delivered, Failed, Outcome
 from tripost.queue.values import Lease
 
 SETTLE_PAUSE = 5.0  # seconds after the spool could not take a settlement
 
 
-class LocalDelivery(Protocol):
-    """The local destination."""
-
-    async def deliver(
-        self, envelope: Envelope, recipients: tuple[Recipient, ...], open_reader: OpenReader
-    ) -> dict[int, Outcome]: ...
+class _Crowded(Exception):
+    """The site takes no connection more: the message is to go back."""
 
 
-class Site:
-    """What the workers of one next hop share: who idles, and the event that wakes them."""
+class _Gate(Spare):
+    """The site's bounds, for the sockets of one worker."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.workers = 0
-        self.lot = trio.lowlevel.ParkingLot()
+    def __init__(self, site: Site, outside: Outside) -> None:
+        self._site = site
+        self._out = outside
 
+    def take(self) -> bool:
+        return self._site.connecting.wait(self._out.clock.now()) <= 0 and self._out.crowd.extra(self._site)
 
-class Outside(msgspec.Struct, frozen=True):
-    """The world that workers act on."""
+    def give(self) -> None:
+        self._out.crowd.extra_gone(self._site)
 
-    queue: Queue
-    settings: DeliverySettings
-    resolver: Names
-    local: LocalDelivery
-    dialler: Dialler
-    bus: Bus
-    clock: Clock
-    stopping: Callable[[], bool]
-
-
-def _parsed(next_hop: str) -> Target:
-    """`kind` is "" for a name that says nothing."""
-    try:
-        return parse(next_hop)
-    except ValueError:
-        return Target("")
+    async def ready(self) -> None:
+        site, now = self._site, self._out.clock.now
+        async with site.door:
+            waited = False
+            while (wait := site.connecting.wait(now())) > 0:
+                waited = True
+                await trio.sleep(wait)
+            site.connecting.take(now(), waited=waited)
+            if site.connecting.slow:
+                await self._out.crowd.remember(site)
 
 
 class Worker:
     """`run` until there is nothing left to do."""
 
-    def __init__(self, next_hop: str, site: Site, outside: Outside) -> None:
-        self._next_hop = next_hop
-        self._target = _parsed(next_hop)
-        self._terms = outside.settings.literal if self._target.literal else outside.settings.default
+    def __init__(self, site: Site, outside: Outside) -> None:
         self._site = site
         self._out = outside
+        self._terms = site.terms
         self._connection: Connection | None = None
+        self._way: Way
+        self._next_hop = ""
+        self._pending = False
+        self._ended = False
 
     async def run(self) -> None:
         try:
-            while not self._out.stopping():
-                leases = await self._out.queue.claim(self._next_hop, 1)
-                if leases:
-                    await self._one(leases[0])
-                elif self._out.stopping() or self._connection is None or not await self._idle():
-                    return
+            while (lease := await self._next()) is not None:
+                await self._one(lease)
         finally:
-            self._site.workers -= 1
-            if self._connection is not None:
-                await self._close(self._connection)
+            await self._close()
+
+    # --- the next message ---
+
+    async def _next(self) -> Lease | None:
+        """None when this slot is to end."""
+        site, out = self._site, self._out
+        while not (self._ended or out.stopping() or site.surplus or out.crowd.wanted(site)):
+            by, _ = site.binding(out.clock.now(), self._connection is not None)
+            if by:
+                return None
+            hop = site.next_hop()
+            if hop is None:
+                if self._connection is None or not await self._idle():
+                    return None
+                continue
+            way = out.ways.known(hop)
+            if way is None or way.site != site.name:
+                out.crowd.found(hop)
+                continue
+            leases = await out.queue.claim(hop, 1)
+            if out.queue.claimable(hop):
+                site.hops[hop] = None
+            if leases:
+                self._way, self._next_hop = way, hop
+                if site.hops:
+                    out.crowd.serve(site)
+                return leases[0]
+        return None
 
     async def _idle(self) -> bool:
         """Keep the connection for a while; True when there may be work."""
-        with trio.move_on_after(self._terms.idle):
-            await self._site.lot.park()
+        site = self._site
+        with trio.move_on_after(self._terms.idle), self._out.crowd.idling(site):
+            await site.lot.park()
+            if site.leave:
+                site.leave -= 1
+                return False
             return True
         return False
 
-    async def _close(self, connection: Connection) -> None:
-        self._connection = None
-        await connection.close()
+    async def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                await connection.close()
+            finally:
+                self._site.open -= 1
+
+    # --- one message ---
 
     async def _one(self, lease: Lease) -> None:
         outcomes: Mapping[int, Outcome]
+        self._begin_pending()
         try:
             outcomes = await self._try(lease)
+        except _Crowded:
+            self._ended = True
+            self._out.queue.release(lease)
+            return
         except SpoolError as wrong:  # the content cannot be read now
             self._trouble("delivery", f"{lease.envelope.id}: {wrong}")
             outcomes = {one.id: Deferred(451, "4.3.0", wrong.text) for one in lease.recipients}
@@ -120,30 +152,72 @@ class Worker:
         except BaseException:
             self._out.queue.release(lease)
             raise
+        finally:
+            self._end_pending()
+        if self._way.network:
+            self._learn(outcomes)
         try:
             await self._out.queue.settle(lease, outcomes)
         except SpoolError as wrong:
             self._trouble("settlement", f"{lease.envelope.id}: {wrong}")
             await trio.sleep(SETTLE_PAUSE)
 
+    def _begin_pending(self) -> None:
+        self._pending = True
+        self._site.pending += 1
+
+    def _end_pending(self) -> None:
+        if self._pending:
+            self._pending = False
+            self._site.pending -= 1
+
     def _trouble(self, where: str, reason: str) -> None:
         self._out.bus.emit(Trouble(time=self._out.clock.now(), where=where, reason=reason))
 
+    def _learn(self, outcomes: Mapping[int, Outcome]) -> None:
+        """What these outcomes say about the site."""
+        site, out, now = self._site, self._out, self._out.clock.now()
+        reached = False
+        for outcome in outcomes.values():
+            if isinstance(outcome, Delivered):
+                reached = True
+                continue
+            if isinstance(outcome, Deferred) and outcome.destination:
+                continue
+            reached = True
+            if outcome.host:
+                self._slow(f"{outcome.code} {outcome.enhanced} {outcome.text}", now)
+        if reached:
+            for hop in site.succeeded():
+                out.queue.reopen(hop)
+        elif outcomes and not site.open:
+            self._ended = True
+            site.blocked[self._next_hop] = None
+            reason = site.failed(now, out.probes[0], out.probes[1])
+            out.bus.emit(Adapted(time=now, site=site.name, limit=site.limit, reason=reason))
+
+    def _slow(self, reply: str, now: float) -> None:
+        kind = classify(reply)
+        if not kind.pause:
+            return
+        rest = self._site.slowed(kind, now)
+        if rest:
+            why = f"{kind.name}: {reply}"
+            self._out.bus.emit(Limited(time=now, site=self._site.name, by="rest", wait=rest, reason=why))
+
     async def _try(self, lease: Lease) -> dict[int, Outcome]:
-        envelope, hop = lease.envelope, self._next_hop
+        envelope, kind = lease.envelope, self._way.target.kind
 
         async def open_reader() -> BodyReader:
             return await self._out.queue.open_body(lease)
 
-        if hop == "local":
+        if kind == "local":
             return await self._out.local.deliver(envelope, lease.recipients, open_reader)
-        if hop == "discard":
+        if kind == "discard":
             return {one.id: Delivered("discarded") for one in lease.recipients}
-        if hop == "reject":
+        if kind == "reject":
             return {one.id: Failed(550, "5.7.1", "mail to this domain is refused here") for one in lease.recipients}
-        if self._target.kind:
-            return await self._each_alias(lease, open_reader)
-        return {one.id: Failed(554, "5.4.0", f"no way to deliver to {hop}") for one in lease.recipients}
+        return await self._each_alias(lease, open_reader)
 
     async def _each_alias(self, lease: Lease, open_reader: OpenReader) -> dict[int, Outcome]:
         """What an alias forwards carries a line of it."""
@@ -153,7 +227,12 @@ class Worker:
                 outcomes |= {one.id: circle(alias) for one in some}
                 continue
             part = lease if len(some) == len(lease.recipients) else msgspec.structs.replace(lease, recipients=some)
-            outcomes |= await self._relay(part, marked(open_reader, alias) if alias else open_reader)
+            try:
+                outcomes |= await self._relay(part, marked(open_reader, alias) if alias else open_reader)
+            except _Crowded:
+                if not outcomes:
+                    raise
+                self._ended = True  # what was sent is sent, the rest keeps its place
         return outcomes
 
     async def _relay(self, lease: Lease, open_reader: OpenReader) -> dict[int, Outcome]:
@@ -167,74 +246,143 @@ class Worker:
                     return outcomes | {one.id: Failed(550, wrong.enhanced, wrong.text) for one in left}
                 return outcomes | {one.id: down(wrong.text, enhanced=wrong.enhanced) for one in left}
             except Down as wrong:
+                if self._site.open:
+                    self._refused(str(wrong))
+                    if outcomes:
+                        return outcomes
+                    raise _Crowded from None
                 return outcomes | {one.id: down(str(wrong), wrong.host, enhanced=wrong.enhanced) for one in left}
             most = self._terms.recipients_per_message
             part = left[: min(most, connection.recipients or most)]
             try:
-                found = await connection.deliver(lease.envelope, part, open_reader, self._out.clock.now())
+                now = self._out.clock.now()
+                found = await connection.deliver(lease.envelope, part, open_reader, now, self._turn)
             except SpoolError as wrong:  # what was sent before stays sent
                 await self._close_when_done(connection)
                 return outcomes | {one.id: Deferred(451, "4.3.0", wrong.text) for one in left}
             if connection.stale:  # closed by the peer while it idled: that says nothing about the destination
-                await self._close(connection)
+                await self._close()
                 continue
-            outcomes |= found
             lost = not connection.usable
             await self._close_when_done(connection)
+            outcomes |= self._own(found) if lost else found
             if lost:
                 break  # who was not tried is tried again: the queue knows
         return outcomes
 
+    def _own(self, found: dict[int, Outcome]) -> dict[int, Outcome]:
+        """A connection ended in a transaction while others are good: it is this message's trouble, or they are too
+        many. The message has its own retry, so that one that breaks connections does not come back at once."""
+        gone = [one for one in found.values() if isinstance(one, Deferred) and one.destination]
+        if not gone or not self._site.open:
+            return found
+        self._refused(gone[0].text)
+        self._ended = True
+        return {
+            id: msgspec.structs.replace(one, destination=False) if isinstance(one, Deferred) else one
+            for id, one in found.items()
+        }
+
+    def _refused(self, reply: str) -> None:
+        site, now = self._site, self._out.clock.now()
+        reason = f"{site.refused(now)}: {reply}"
+        self._out.bus.emit(Adapted(time=now, site=site.name, limit=site.limit, reason=reason))
+
     async def _close_when_done(self, connection: Connection) -> None:
         most = self._terms.messages_per_connection
         if not connection.usable or connection.spent or connection.messages >= most:
-            await self._close(connection)
+            await self._close()
+
+    async def _turn(self) -> None:
+        """Until one transaction more may begin; it is counted as begun."""
+        site, now = self._site, self._out.clock.now
+        if not self._terms.rate.count:
+            self._end_pending()
+            return
+        async with site.turn:
+            waited = False
+            while (wait := site.pace.wait(now())) > 0:
+                waited = True
+                await trio.sleep(wait)
+            site.pace.take(now(), waited=waited)
+            if site.pace.slow:
+                await self._out.crowd.remember(site)
+        self._end_pending()
 
     # --- getting a connection ---
 
     async def _connected(self, lease: Lease) -> Connection:
         """The open connection, or a new one. Raises Unroutable, Down."""
         level = "verify" if lease.envelope.require_tls else ""
-        if self._connection is not None and (not level or self._connection.verified):
-            self._attempted(lease, self._connection.host)
-            return self._connection
-        if self._connection is not None:
-            await self._close(self._connection)
-        wrong: Down | Unroutable = Down("no host")
+        if (connection := self._connection) is not None:
+            if (connection.verified or not level) and self._way.has(connection.host):
+                self._attempted(lease, connection.host)
+                return connection
+            await self._close()
+        wrong: Down | None = None
+        hopeless: Unroutable | None = None
         dial = self._dial(level)
-        for host, port in await self._hosts():
+        gate = _Gate(self._site, self._out)
+        for host, port in self._way.hosts:
             self._attempted(lease, host)
             try:
-                self._connection = await self._out.dialler.open(host, port, dial, Spare())
+                opened = await self._out.dialler.open(host, port, dial, gate)
             except Down as down_now:
                 wrong = down_now
-            except Unroutable as unroutable:  # a host without an address: that is not the domain's end
-                wrong = Down(unroutable.text, enhanced="4.4.4", host=host)
+                self._unreachable(host, down_now)
+            except Unroutable as unroutable:  # a host without an address is not the domain's end
+                hopeless = unroutable
+                if not unroutable.permanent:
+                    wrong = Down(unroutable.text, enhanced=unroutable.enhanced, host=host, phase="dns")
             else:
-                return self._connection
-        raise wrong
+                self._connection = opened
+                self._opened(opened)
+                return opened
+        if wrong is None and hopeless is not None:  # RFC 5321 §5.1: none of the hosts exists
+            raise Unroutable("5.4.4", hopeless.text)
+        raise wrong or Down("no host")
 
     def _dial(self, level: str) -> Dial:
-        settings, target = self._out.settings, self._target
         return Dial(
-            hostname=settings.hostname,
+            hostname=self._out.settings.hostname,
             timeout=self._terms.connect_timeout,
-            level=level or target.tls or self._terms.tls,
-            lmtp=target.kind == "lmtp",
-            auth=target.auth,
+            level=level or self._terms.tls,
+            lmtp=self._way.target.kind == "lmtp",
+            auth=self._way.target.auth,
+            ip=self._terms.ip,
+            sources=self._terms.sources,
         )
 
-    async def _hosts(self) -> list[tuple[str, int]]:
-        target, port = self._target, self._out.settings.port
-        if target.path:
-            return [(target.path, 0)]
-        if target.hosts:
-            return list(target.hosts)
-        if target.domain.startswith("["):
-            return [(target.domain, port)]
-        hosts = await self._out.resolver.mx(target.domain)
-        self._out.bus.emit(Resolved(time=self._out.clock.now(), domain=target.domain, hosts=hosts))
-        return [(host, port) for host in hosts]
+    def _opened(self, connection: Connection) -> None:
+        site, now, emit = self._site, self._out.clock.now(), self._out.bus.emit
+        reason = site.opened(now)
+        emit(
+            Opened(
+                time=now,
+                site=site.name,
+                host=connection.host,
+                address=connection.opening.address,
+                tls=connection.tls,
+                open=site.open,
+                limit=site.limit,
+            )
+        )
+        if reason:
+            emit(Adapted(time=now, site=site.name, limit=site.limit, reason=reason))
+        if site.hops:
+            self._out.crowd.serve(site)
+
+    def _unreachable(self, host: str, wrong: Down) -> None:
+        self._out.bus.emit(
+            Unreachable(
+                time=self._out.clock.now(),
+                site=self._site.name,
+                host=host,
+                phase=wrong.phase,
+                reply=str(wrong),
+                open=self._site.open,
+            )
+        )
 
     def _attempted(self, lease: Lease, host: str) -> None:
         self._out.bus.emit(

@@ -173,6 +173,7 @@ class Gateway:
         return Dispatcher(
             queue,
             delivery_settings(config),
+            probes=(config.delivery.default.probe_first, config.delivery.default.probe_longest),
             resolver=Resolver(config.dns.nameservers, hostname=config.hostname),
             local=self._mail.delivery,
             bus=self.bus,

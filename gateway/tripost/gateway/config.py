@@ -20,13 +20,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from tripost.delivery.targets import next_hop_for
 from tripost.delivery.wire.addresses import AddressError, check_domain, parse_address
 from tripost.gateway import units
 from tripost.gateway.backend import check_backend
 from tripost.gateway.config_positions import Path, nearest, positions
 from tripost.gateway.settings import Config, Listen, TlsTable
 from tripost.gateway.sockets import ListenError, check_address, split_address
+from tripost.gateway.wiring_delivery import unfit
 
 __all__ = ["Config", "ConfigError", "load"]
 
@@ -216,11 +216,8 @@ def _check(config: Config, complain: Complain) -> None:
     _check_local(config, complain)
     for number, route in enumerate(config.route):
         _try(route.domain, ("route", number, "domain"), _pattern, complain)
-        _try(route.to, ("route", number, "to"), _target, complain)
-        if (route.tls or route.auth_file) and not route.to.startswith(("mx", "smtp://", "lmtp://")):
-            complain(("route", number, "tls" if route.tls else "auth_file"), f"has no use with {route.to}")
-        if route.auth_file and route.to == "mx":
-            complain(("route", number, "auth_file"), "passwords are for a host that the route names")
+    for where, reason in unfit(config):
+        complain(where, reason)
     _check_numbers(config, complain)
 
 
@@ -300,10 +297,6 @@ def _check_numbers(config: Config, complain: Complain) -> None:
     }
     for table, names in counts.items():
         rules += [(getattr(getattr(config, table), name) > 0, (table, name), "must be more than 0") for name in names]
-    rules += [
-        (getattr(delivery.default, name) != 0, ("delivery", "default", name), "must be more than 0")
-        for name in ("connections", "messages_per_connection", "connect_timeout", "recipients_per_message")
-    ]
     for good, path, reason in rules:
         if not good:
             complain(path, reason)
@@ -326,10 +319,6 @@ def _nameserver(text: str) -> None:
 def _pattern(text: str) -> None:
     if text != "*":
         check_domain(text.removeprefix("*."))
-
-
-def _target(text: str) -> None:
-    next_hop_for(text, "x.example")
 
 
 def _default_listen() -> list[dict[str, str]]:

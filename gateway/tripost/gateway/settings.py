@@ -90,6 +90,7 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
     to: str
     auth_file: str = ""
     tls: Literal["", "none", "may", "encrypt", "verify"] = ""  # as in [delivery.default]
+    source: str = ""
 
 
 class Smtp(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,12 +130,22 @@ class Spool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
+    """How one destination is treated; what is None is as in [delivery.default], and there as delivery has it."""
+
     connections: int | None = None  # 20; 100 for a route with a host
-    messages_per_connection: int = 100
-    idle: Duration = 5.0
-    connect_timeout: Duration = 30.0
-    recipients_per_message: int = 100
-    tls: TlsLevel = "may"
+    rate: RateText | None = None
+    connection_rate: RateText | None = None
+    messages_per_connection: int | None = None
+    recipients_per_message: int | None = None
+    idle: Duration | None = None
+    connect_timeout: Duration | None = None
+    tls: TlsLevel | None = None
+    rollup: bool | None = None
+    source: str | None = None
+    ip: Literal["any", "4", "6", "prefer4"] | None = None
+
+
+class DefaultDestination(Destination, frozen=True, kw_only=True):
     probe_first: Duration = 60.0
     probe_longest: Duration = 1800.0
 
@@ -142,7 +153,18 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 25
     max_connections: int = 2000
-    default: Destination = Destination()
+    default: DefaultDestination = DefaultDestination()
+    destination: dict[str, Destination] = {}
+
+
+class SourceAddress(msgspec.Struct, frozen=True, kw_only=True):
+    ip: str
+    name: str = ""  # the hostname
+    weight: int = 1
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True):
+    addresses: list[SourceAddress]
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,6 +205,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     spool: Spool = Spool()
     delivery: Delivery = Delivery()
+    sources: dict[str, Sources] = {}
     retry: Retry = Retry()
     dns: Dns = Dns()
     events: Events = Events()

@@ -70,6 +70,45 @@ class Resolved(Event, frozen=True, kw_only=True):
     hosts: list[str]
 
 
+class Opened(Event, frozen=True, kw_only=True):
+    """A connection of ours is greeted: the `open`th of at most `limit` now. `tls` is "" in plain text."""
+
+    site: str
+    host: str
+    address: str
+    tls: str
+    open: int
+    limit: int
+
+
+class Unreachable(Event, frozen=True, kw_only=True):
+    """A host could not be spoken to while `open` other connections to its site are good."""
+
+    site: str
+    host: str
+    phase: str
+    reply: str
+    open: int
+
+
+class Adapted(Event, frozen=True, kw_only=True):
+    """A site may have `limit` connections now, and why."""
+
+    site: str
+    limit: int
+    reason: str
+
+
+class Limited(Event, frozen=True, kw_only=True):
+    """What keeps more from being sent to a site now: `by` connections | feedback | rate | connection_rate |
+    max_connections | rest; told when it changes. `wait` in seconds where it is known."""
+
+    site: str
+    by: str
+    wait: float = 0.0
+    reason: str = ""
+
+
 class Relayed(Event, frozen=True, kw_only=True):
     id: str
     recipient: str

@@ -31,12 +31,12 @@ from tripost.queue.errors import SpoolError, SpoolFull, SpoolUnsure
 from tripost.queue.events import Bus
 from tripost.queue.ledger import Ledger
 from tripost.queue.log import Log
-from tripost.queue.message import Deferred, Envelope, Outcome
+from tripost.queue.message import Envelope, Outcome
 from tripost.queue.retry import spread
 from tripost.queue.rows import GONE, IN_SETTLEMENT, Rows
 from tripost.queue.settling import Decision, decide
 from tripost.queue.store import Store
-from tripost.queue.telling import tell_accepted, tell_settled
+from tripost.queue.telling import reply_of, tell_accepted, tell_settled
 from tripost.queue.values import Counts, Lease, QueueSettings, QueueStatistics, Reporter
 
 HEADER_LIMIT = 50 * 1024  # octets of the original's header that a DSN may quote
@@ -247,7 +247,7 @@ class Queue:
         settlement = Settlement(
             self._ledger.rows.place[lease.row],
             tuple([recipient.id for recipient, _ in [*decision.done, *decision.failed]]),
-            tuple([Later(one.id, attempts, due, _reply(why)) for one, attempts, due, why in decision.later]),
+            tuple([Later(one.id, attempts, due, reply_of(why)) for one, attempts, due, why in decision.later]),
             report,
         )
         apply = partial(self._settled, lease, decision, settlement)
@@ -293,7 +293,7 @@ class Queue:
         self._schedule.block(hop, now + delay, down[0])
         self._bus.emit(
             events.BackedOff(
-                time=now, next_hop=lease.next_hop, failures=failures + 1, delay=delay, reply=_reply(down[0])
+                time=now, next_hop=lease.next_hop, failures=failures + 1, delay=delay, reply=reply_of(down[0])
             )
         )
 
@@ -350,6 +350,23 @@ class Queue:
     def suspensions(self) -> Mapping[str, Suspension]:
         return self._schedule.blocks.suspended
 
+    def note(self, name: str, value: bytes) -> bool:
+        """Keep a small value over restarts, b"" for none; durable within a second. False: there is no room for it."""
+        fits = self._ledger.notes.put(name, value)
+        self._note()
+        return fits
+
+    def note_of(self, name: str) -> bytes:
+        """b"" for none."""
+        return self._ledger.notes[name]
+
+    def reopen(self, next_hop: str) -> None:
+        """Another next hop of the same hosts has shown that it can be spoken to: its back-off is over."""
+        if (hop := self._schedule.find(next_hop)) is not None:
+            self._schedule.unblock(hop)
+            self._note()
+            self._ring()
+
     async def write_notes(self) -> None:
         """Make every pending note durable."""
         async with self._noting:
@@ -370,10 +387,6 @@ class Queue:
             hops=self._schedule.hops(),
             **msgspec.structs.asdict(self._counts),
         )
-
-
-def _reply(why: Deferred) -> str:
-    return f"{why.code} {why.enhanced} {why.text}"
 
 
 async def scan(rows: Rows, wanted: Callable[[int], bool]) -> AsyncGenerator[int, None]:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from tripost.queue import events
 from tripost.queue.events import Bus
-from tripost.queue.message import Envelope
+from tripost.queue.message import Deferred, Envelope, Failed
 from tripost.queue.settling import Decision
 from tripost.queue.values import Counts
+
+
+def reply_of(why: Deferred | Failed) -> str:
+    return f"{why.code} {why.enhanced} {why.text}"
 
 
 def tell_accepted(bus: Bus, counts: Counts, envelope: Envelope, now: float) -> None:
@@ -34,7 +38,7 @@ def tell_settled(bus: Bus, counts: Counts, id: str, decision: Decision, report: 
             counts.reported += 1
         else:
             counts.suppressed += 1
-        reply = f"{failure.code} {failure.enhanced} {failure.text}"
+        reply = reply_of(failure)
         bus.emit(events.Bounced(time=now, id=id, recipient=recipient.address, reply=reply, report=report))
     for recipient, attempts, due, why in decision.later:
         counts.deferrals += 1
@@ -47,7 +51,7 @@ def tell_settled(bus: Bus, counts: Counts, id: str, decision: Decision, report: 
                 attempt=attempts,
                 due=due,
                 delay=max(0.0, due - now),
-                reply=f"{why.code} {why.enhanced} {why.text}",
+                reply=reply_of(why),
             )
         )
 

@@ -1,0 +1,97 @@
+"""how many connections a site takes, found out by trying
+
+The adaptive part of a site's concurrency; the operator's limit is a bound that
+it never passes. Pure: told the time and what happened.
+
+States   starting (nothing was refused yet: every greeted connection allows one
+         more, so that the number doubles with every round) · holding (so many
+         were taken, one more was refused) · probing (one more is tried; each
+         success doubles the next step) · down (nothing worked: one at a time).
+Promise  A refused probe costs one connection and nothing else; while nothing
+         changes there is at most one for LEAST_GOOD good ones, or in
+         2 × PAUSE_LONGEST seconds. A refusal of what was good before takes a quarter off.
+Why      The usual ±1/N around the limit of a server that answers 421 has half of
+         the connects refused; remembering the ceiling and asking seldom has few, and
+         the doubling steps make up for the long pauses once the ceiling has gone.
+"""
+
+from __future__ import annotations
+
+INITIAL = 2
+PAUSE = 2.0  # seconds until one more is tried after a refusal; doubled by every refused probe
+PAUSE_LONGEST = 20.0
+NEXT = 1.0  # seconds between two steps of a probe that succeeds
+LEAST_GOOD = 12
+
+
+class Window:
+    """`limit` is what may be open now; `hard` the operator's bound. `fixed`: there is nobody who refuses."""
+
+    def __init__(self, hard: int, *, learned: int = 0, fixed: bool = False) -> None:
+        self.hard = hard
+        self.limit = hard if fixed else min(hard, learned or INITIAL)
+        self.state = "holding" if learned else "starting"
+        self._fixed = fixed
+        self._pause = PAUSE
+        self._refused_at = 0.0
+        self._stepped_at = 0.0
+        self._step = 1
+        self._good = 0  # greeted since the last refusal
+
+    @property
+    def learned(self) -> int:
+        """What is worth to be known after a restart; 0 for nothing."""
+        return self.limit if self.state in ("holding", "probing") and self.limit < self.hard else 0
+
+    def opened(self, now: float) -> str:
+        """A connection was greeted. The reason of a change of `limit`, "" for none."""
+        self._good += 1
+        if self._fixed or self.limit >= self.hard:
+            return ""
+        if self.state == "down":
+            self.state = "starting"
+        if self.state == "starting":
+            self.limit += 1
+            return "accepted while starting"
+        return ""
+
+    def due(self, now: float, open: int) -> str:
+        """Try more, when it is time and all that may be open is; the reason, "" for no change."""
+        if self._fixed or self.state not in ("holding", "probing") or self.limit >= self.hard or open < self.limit:
+            return ""
+        if self.state == "probing":
+            if now < self._stepped_at + NEXT:
+                return ""
+            self._step *= 2
+        else:
+            waited = now - self._refused_at
+            if waited < self._pause or (self._good < LEAST_GOOD and waited < 2 * PAUSE_LONGEST):
+                return ""
+            self.state, self._step = "probing", 1
+        self._stepped_at = now
+        self.limit = min(self.hard, self.limit + self._step)
+        return "trying whether more are taken"
+
+    def next_time(self) -> float:
+        """When `due` is worth to be asked again."""
+        return self._stepped_at + NEXT if self.state == "probing" else self._refused_at + self._pause
+
+    def refused(self, now: float, working: int) -> str:
+        """One more was refused while `working` others are good. The reason of the change."""
+        before = self.limit
+        if self.state == "holding":
+            self.limit = max(1, min(working, before * 3 // 4))
+            self._pause = PAUSE
+            reason = f"refused with {working} open, where more were taken before"
+        else:
+            self._pause = min(PAUSE_LONGEST, self._pause * 2 if self.state == "probing" else PAUSE)
+            self.limit = max(1, min(self.hard, working))
+            reason = f"refused with {working} open"
+        self.state, self._step, self._good = "holding", 1, 0
+        self._refused_at = now
+        return reason
+
+    def failed(self) -> str:
+        """Nothing works: one, when its time comes."""
+        self.state, self.limit, self._step, self._good, self._pause = "down", 1, 1, 0, PAUSE
+        return "cannot be spoken to"
