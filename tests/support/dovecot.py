@@ -112,7 +112,7 @@ def common_folder() -> Iterator[pathlib.Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # its processes may be at work there to the last
 
 
 @contextmanager

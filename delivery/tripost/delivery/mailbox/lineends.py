@@ -11,6 +11,14 @@ import re
 _ANY = re.compile(rb"\r\n|\r|\n")
 
 
+def wire_ends(content: bytes) -> bytes:
+    """A whole content at once; the same as `WireEnds` makes."""
+    pairs = content.count(b"\r\n")
+    if content.count(b"\n") == pairs and content.count(b"\r") == pairs:
+        return content
+    return _ANY.sub(b"\r\n", content)
+
+
 class WireEnds:
     """Octets as they are in the file in, octets for the wire out."""
 
@@ -22,10 +30,7 @@ class WireEnds:
             data, self._held = self._held + data, b""
         if data.endswith(b"\r"):
             data, self._held = data[:-1], b"\r"
-        pairs = data.count(b"\r\n")
-        if data.count(b"\n") == pairs and data.count(b"\r") == pairs:
-            return data
-        return _ANY.sub(b"\r\n", data)
+        return wire_ends(data)
 
     def finish(self) -> bytes:
         held, self._held = self._held, b""

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 
 from tripost.delivery.mailbox.folders import age_of, find_messages, lock_mailbox
 from tripost.delivery.mailbox.index import Index
-from tripost.delivery.mailbox.lineends import WireEnds
+from tripost.delivery.mailbox.lineends import WireEnds, wire_ends
 from tripost.delivery.mailbox.places import make_mailbox
 from tripost.delivery.mailbox.policy import Policy
 from tripost.delivery.mailbox.removal import remove, replay
@@ -52,6 +52,18 @@ class Message:
             if data := self._ends.feed(data):
                 return data
         return b""
+
+    def whole(self, size: int) -> bytes:
+        """All of it, which is `size` octets on the wire, in one go. Raises OSError."""
+        data = os.read(self._fd, size + 1)
+        if len(data) == size:
+            return data  # each of its line ends is a CRLF, or it would have fewer octets than on the wire
+        if len(data) < size and not os.read(self._fd, 1):
+            return wire_ends(data)
+        pieces = [self._ends.feed(data)]
+        while data := self.read():
+            pieces.append(data)
+        return b"".join(pieces)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -95,6 +107,14 @@ class MailboxSession:
         except FileNotFoundError:
             self._look_again()
             return Message(_open(self._paths[number]))
+
+    def read(self, number: int) -> bytes:
+        """All of a message that is not large, as it goes over the wire. Raises as `open`."""
+        message = self.open(number)
+        try:
+            return message.whole(self.sizes[number])
+        finally:
+            message.close()
 
     def remove(self, numbers: Iterable[int]) -> None:
         """All of them, also over a crash; raises OSError."""

@@ -113,3 +113,12 @@ class DotStuffer:
     def finish(self) -> bytes:
         """The end of data; a line end first where the content has none."""
         return b".\r\n" if self._tail == b"\r\n" else b"\r\n.\r\n"
+
+
+def stuffed(content: bytes) -> bytes:
+    """A whole content at once, with its end; the same as `DotStuffer` makes."""
+    if b"\n." in content:
+        content = content.replace(b"\r\n.", b"\r\n..")
+    if content.startswith(b"."):
+        content = b"." + content
+    return content + (b".\r\n" if not content or content.endswith(b"\r\n") else b"\r\n.\r\n")

@@ -16,12 +16,14 @@ from typing import TypeVar
 import trio
 
 from tripost.delivery.mailbox.session import READ, MailboxSession, Message
-from tripost.delivery.wire.dots import DotStuffer
+from tripost.delivery.wire.dots import DotStuffer, stuffed
 from tripost.gateway.egress.pop3_protocol import Command
 from tripost.gateway.egress.pop3_top import Top
 
 T = TypeVar("T")
 ROWS = 1000  # of a list, in one piece
+SMALL = 65_536  # octets of a message that is read in one go
+BATCH = 262_144  # octets of as many of them as are read together
 NO_SUCH = "no such message"
 Piece = bytes
 
@@ -73,6 +75,25 @@ class Maildrop:
         else:
             async for piece in self._content(self._one(numbers[0]), numbers[1] if verb == "TOP" else None):
                 yield piece
+
+    async def small(self, numbers: Sequence[int]) -> list[bytes | None]:
+        """The replies to the first of a run of RETR, as many as fit into `BATCH`, at least one; read in one go.
+        None where `answer` has to reply: what is large, and what cannot be had."""
+        places: list[int | None] = []
+        room = BATCH
+        for number in numbers:
+            there = 1 <= number <= len(self._box) and number - 1 not in self._deleted
+            size = self._box.sizes[number - 1] if there else 0
+            if places and size > room:
+                break
+            room -= size
+            places.append(number - 1 if there and size <= SMALL else None)
+        found = await in_thread(partial(_read_small, self._box, places))
+        for place, reply in zip(places, found, strict=True):
+            if place is not None and reply is not None:
+                self._retrieved.add(place)
+                self.sent += 1
+        return found
 
     def _one(self, number: int) -> int:
         """A message's place from its number."""
@@ -129,6 +150,20 @@ class Maildrop:
 
     def close(self) -> None:
         self._box.close()
+
+
+def _read_small(box: MailboxSession, places: Sequence[int | None]) -> list[bytes | None]:
+    found: list[bytes | None] = []
+    for place in places:
+        try:
+            content = box.read(place) if place is not None else None
+        except OSError:
+            content = None
+        if place is None or content is None:
+            found.append(None)
+        else:
+            found.append(b"+OK %d octets\r\n%b" % (box.sizes[place], stuffed(content)))
+    return found
 
 
 def _begin(box: MailboxSession, one: int) -> tuple[Message | None, bytes]:

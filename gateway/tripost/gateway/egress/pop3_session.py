@@ -42,6 +42,7 @@ READ = 16_384
 LOGIN_TRIES = 5
 MISTAKES = 100
 OUT_LIMIT = 65_536
+RUN = 100  # pipelined RETR that are looked at together
 CODES = {  # of what `login` denies; RFC 3206
     "credentials": "[AUTH] ",
     "disabled": "[SYS/PERM] ",
@@ -89,7 +90,9 @@ class _Session:
         self._protocol = Pop3Protocol(
             secured=peer.tls is not None, stls=peer.context is not None, need_tls=peer.require_tls
         )
-        self._out = bytearray()
+        self._out: list[bytes] = []
+        self._pending = 0  # octets in it
+        self._next: Command | Line | Mistake | None = None  # taken already
         self._drop: Maildrop | None = None
         self._attempt: Attempt | None = None
         self._failures = 0
@@ -104,7 +107,7 @@ class _Session:
         context.bus.emit(Connected(time=context.clock.now(), service="pop3", client=self._peer.client))
         self._ok(f"{context.hostname} POP3 ready")
         while self._open:
-            command = self._protocol.next()
+            command, self._next = self._next or self._protocol.next(), None
             if command is None:
                 if not await self._read():
                     return
@@ -117,7 +120,7 @@ class _Session:
                 await self._handle(command)
             if self._drop is not None:
                 self._deadline = trio.current_time() + IDLE
-            if len(self._out) > OUT_LIMIT:
+            if self._pending > OUT_LIMIT:
                 await self._flush()
         await self._flush()
         with trio.move_on_after(WRITE):
@@ -133,17 +136,22 @@ class _Session:
 
     async def _flush(self) -> None:
         if self._out:
-            data, self._out = bytes(self._out), bytearray()
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out, self._pending = [], 0
             with trio.move_on_after(WRITE) as scope:
                 await self._stream.send_all(data)
             if scope.cancelled_caught:
                 raise trio.BrokenResourceError("the client does not read")
 
+    def _put(self, data: bytes) -> None:
+        self._out.append(data)
+        self._pending += len(data)
+
     def _ok(self, text: str = "") -> None:
-        self._out += f"+OK {text}".rstrip().encode() + b"\r\n"
+        self._put(f"+OK {text}".rstrip().encode() + b"\r\n")
 
     def _err(self, text: str) -> None:
-        self._out += f"-ERR {text}\r\n".encode()
+        self._put(f"-ERR {text}\r\n".encode())
 
     def _mistake(self, text: str) -> None:
         self._err(text)
@@ -161,7 +169,7 @@ class _Session:
         elif verb == "LANG":
             self._language(command.text)
         elif self._drop is not None:
-            await self._transaction(self._drop, command)
+            await (self._retrieve if verb == "RETR" else self._transaction)(self._drop, command)
         elif verb == "USER":
             self._user()
         elif verb == "PASS":
@@ -176,7 +184,7 @@ class _Session:
             await self._stls()
 
     def _rows(self, rows: list[str]) -> None:
-        self._out += "".join(f"{row}\r\n" for row in rows).encode() + b".\r\n"
+        self._put("".join(f"{row}\r\n" for row in rows).encode() + b".\r\n")
 
     def _capabilities(self) -> list[str]:
         context, protocol = self._context, self._protocol
@@ -230,7 +238,7 @@ class _Session:
 
     async def _step(self, step: Challenge | Success | Denied) -> None:
         if isinstance(step, Challenge):
-            self._out += f"+ {step.text}\r\n".encode()
+            self._put(f"+ {step.text}\r\n".encode())
             self._protocol.begin_exchange()
             return
         self._attempt = None
@@ -296,12 +304,32 @@ class _Session:
 
     # --- the mailbox ---
 
+    async def _retrieve(self, drop: Maildrop, command: Command) -> None:
+        """This RETR, and those that have come behind it."""
+        run = [command]
+        while len(run) < RUN:
+            self._next = self._protocol.next()
+            if not isinstance(self._next, Command) or self._next.verb != "RETR":
+                break
+            run.append(self._next)
+            self._next = None
+        while run:
+            replies = await drop.small([one.numbers[0] for one in run])
+            for one, reply in zip(run, replies, strict=False):
+                if reply is None:
+                    await self._transaction(drop, one)
+                else:
+                    self._put(reply)
+            run = run[len(replies) :]
+            if self._pending > OUT_LIMIT:
+                await self._flush()
+
     async def _transaction(self, drop: Maildrop, command: Command) -> None:
         try:
             async with aclosing(drop.answer(command)) as pieces:
                 async for piece in pieces:
-                    self._out += piece
-                    if len(self._out) > OUT_LIMIT:
+                    self._put(piece)
+                    if self._pending > OUT_LIMIT:
                         await self._flush()
         except Refused as wrong:
             if wrong.mistake:
