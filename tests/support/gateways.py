@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 TOML = """\
 hostname = "smtp.machin.com"
@@ -111,9 +111,12 @@ class Running:
         return [row for row in rows if not name or row["event"] == name]
 
 
+G = TypeVar("G", bound=Running)
+
+
 @contextmanager
-def running(folder: pathlib.Path, extra: str = "", **more: Any) -> Iterator[Running]:
-    gateway = Running(folder, extra, **more)
+def running(folder: pathlib.Path, extra: str = "", *, kind: type[G] = Running, **more: Any) -> Iterator[G]:
+    gateway = kind(folder, extra, **more)
     gateway.start()
     try:
         yield gateway

@@ -189,7 +189,7 @@ class LoginFailed(Event, frozen=True, kw_only=True):
     service: str
     client: str
     account: str = ""
-    reason: str = "credentials"
+    reason: str = ""
 
 
 class Fetched(Event, frozen=True, kw_only=True):
