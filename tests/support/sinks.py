@@ -15,8 +15,10 @@ class _Handler(socketserver.StreamRequestHandler):
         self.wfile.write(b"220 sink ESMTP\r\n")
         while line := self.rfile.readline():
             verb = line[:4].upper()
+            self.server.commands.append(line.decode().rstrip())
             if verb == b"EHLO":
-                self.wfile.write(b"250-sink\r\n250 PIPELINING\r\n")
+                self.wfile.writelines(f"250-{one}\r\n".encode() for one in self.server.keywords)
+                self.wfile.write(b"250 PIPELINING\r\n")
             elif verb == b"DATA":
                 self.wfile.write(b"354 go\r\n")
                 content = b""
@@ -34,15 +36,17 @@ class _Handler(socketserver.StreamRequestHandler):
 
 
 class Sink(socketserver.ThreadingTCPServer):
-    """`messages` holds the content of every message taken."""
+    """`messages` holds the content of every message taken, `commands` every command; `keywords` are told to EHLO."""
 
     allow_reuse_address = True
     daemon_threads = False  # `close` waits for them, so that no socket outlives it
     request_queue_size = 128
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *keywords: str) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.messages: list[bytes] = []
+        self.commands: list[str] = []
+        self.keywords = ("sink", *keywords)
         self._lock = threading.Lock()
         self._open: set[Any] = set()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)

@@ -16,6 +16,7 @@ Source   RFC 5321 §4.5.3.2.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import trio
 
@@ -26,6 +27,7 @@ from tripost.gateway.ingress.smtp_protocol import ServerProtocol
 READ = 65_536
 READ_WHEN_SHORT = 4096  # of memory
 CLOSING_TIMEOUT = 10.0
+GOODBYE_TIMEOUT = 1.0  # for the other side of it
 RATE_GRACE = 30.0  # seconds of waiting for content before `minimum_rate` is asked for
 SPANS = 12  # `command_timeout` so many times without a message accepted, and the session ends
 NOT_YET = -1.0
@@ -126,4 +128,11 @@ class Conversation:
         with trio.move_on_after(CLOSING_TIMEOUT):
             if not self.gone:
                 await self.flush(CLOSING_TIMEOUT)
+                await self._say_goodbye()
             await self.stream.aclose()
+
+    async def _say_goodbye(self) -> None:
+        """TLS has an end of its own (RFC 8446 §6.1), so that nobody can cut a connection unnoticed."""
+        if isinstance(self.stream, trio.SSLStream):
+            with trio.move_on_after(GOODBYE_TIMEOUT), suppress(trio.BrokenResourceError):
+                await self.stream.unwrap()  # pyright: ignore[reportUnknownMemberType]
