@@ -27,6 +27,7 @@ from tripost.gateway.config import Config
 from tripost.gateway.egress.login_delay import LoginDelay
 from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
 from tripost.gateway.eventlog import EventLog
+from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.gateway.lifecycle import Draining, Stop, leaves
 from tripost.gateway.listeners import Acceptor, ListenError, Service, bind, close
@@ -143,7 +144,7 @@ class Gateway:
 
     def _services(self, queue: Queue, router: Router, clock: Clock, logins: Logins) -> list[Service]:
         config = self.config
-        smtp = ingress_context(config, queue, router, self.bus, clock, self._draining, logins)
+        smtp = ingress_context(config, queue, Policy(router), self.bus, clock, self._draining, logins)
         pop3 = Pop3Context(
             hostname=config.hostname,
             logins=logins,

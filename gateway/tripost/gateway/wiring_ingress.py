@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tripost.delivery.routing import Router
 from tripost.gateway.config import Config
 from tripost.gateway.ingress.context import IngressContext, Intake
 from tripost.gateway.ingress.memory import MemoryPool
@@ -18,13 +17,13 @@ SMTP = ("smtp", "submission", "lmtp")  # the services that are profiles of one e
 
 
 def ingress_context(
-    config: Config, queue: Intake, router: Router, bus: Bus, clock: Clock, draining: Draining, logins: Logins
+    config: Config, queue: Intake, policy: Policy, bus: Bus, clock: Clock, draining: Draining, logins: Logins
 ) -> IngressContext:
     limits = config.limits
     return IngressContext(
         hostname=config.hostname,
         queue=queue,
-        policy=Policy(router),
+        policy=policy,
         quotas=Quotas(limits.client_messages, limits.account_messages, limits.account_recipients),
         memory=MemoryPool(limits.memory),
         bus=bus,

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from tripost.gateway.cli.session_options import add_session
 from tripost.gateway.cli.user_options import add_user
 
 USAGE, INTERRUPTED = 2, 130
@@ -35,6 +36,10 @@ def parser() -> argparse.ArgumentParser:
     route = commands.add_parser("route", help="tell where mail for an address goes")
     route.add_argument("addresses", nargs="+", metavar="ADDRESS")
     route.add_argument("--json", action="store_true", help="one JSON object per address")
+
+    session = commands.add_parser("session", help="play an SMTP dialogue from a claimed client, and be told why")
+    add_session(session)
+    _config_option(session)
 
     user = commands.add_parser("user", help="local users")
     add_user(user, _config_option)
@@ -88,6 +93,10 @@ def _run(options: argparse.Namespace) -> int:
         from tripost.gateway.cli import route
 
         return route.run(config, options.addresses, as_json=options.json)
+    if options.command == "session":
+        from tripost.gateway.cli import session
+
+        return session.run(config, options)
     from tripost.gateway.cli import user
 
     return user.run(config, options)

@@ -60,9 +60,9 @@ FORWARD_OK = reply(250, "2.0.0", "noted").encode()
 TLS_NOW = reply(220, "2.0.0", "go ahead").encode()
 
 
-async def serve_smtp(stream: trio.abc.Stream, *, peer: Peer, context: IngressContext) -> None:
-    """Until the client quits, is silent too long, or the connection breaks."""
-    session = Session(stream, peer, context)
+async def serve_smtp(stream: trio.abc.Stream, *, peer: Peer, context: IngressContext, account: str = "") -> None:
+    """Until the client quits, is silent too long, or the connection breaks. `account`: who has logged in already."""
+    session = Session(stream, peer, context, account)
     stop_watching = context.draining.watch(session.talk.let_go)
     try:
         await session.run()
@@ -78,11 +78,11 @@ def _shown(tls: TlsFacts | None) -> str:
 class Session:
     """One connection from its greeting to its end."""
 
-    def __init__(self, stream: trio.abc.Stream, peer: Peer, context: IngressContext) -> None:
+    def __init__(self, stream: trio.abc.Stream, peer: Peer, context: IngressContext, account: str = "") -> None:
         self.context = context
         self.peer = peer
         relay = is_in(peer.client, context.relay_networks)
-        self.client = Client(peer.client, peer.client_port, peer.service, relay, _shown(peer.tls))
+        self.client = Client(peer.client, peer.client_port, peer.service, relay, _shown(peer.tls), account)
         self.protocol = ServerProtocol(self.terms(), normalize=context.normalize)
         self.talk = Conversation(stream, context, self.protocol)
         self.attempt: Attempt | None = None  # to log in
