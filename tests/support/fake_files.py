@@ -25,13 +25,23 @@ class _Inode:
 
 
 class FakeHandle:
-    def __init__(self, disk: FakeFiles, inode: _Inode, on_close: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        disk: FakeFiles,
+        inode: _Inode,
+        on_close: Callable[[], None] | None = None,
+        *,
+        may_write: bool = True,
+    ) -> None:
         self._disk = disk
+        self._may_write = may_write
         self._inode = inode
         self._on_close = on_close
         self.closed = False
 
     def write_at(self, offset: int, data: bytes) -> None:
+        if not self._may_write:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         self._disk.boundary("write")
         now = self._inode.now
         if len(now) < offset:
@@ -136,36 +146,44 @@ class FakeFiles:
         self._durable.setdefault(path, {})
 
     def names(self, folder: str) -> list[str]:
-        return sorted(self._folders[folder])
+        return sorted(self._in(folder))
+
+    def _in(self, folder: str) -> dict[str, _Inode]:
+        if folder not in self._folders:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
+        return self._folders[folder]
 
     def create(self, path: str) -> FakeHandle:
         self.boundary("create")
         folder, name = os.path.split(path)
-        if name in self._folders[folder]:
+        if name in self._in(folder):
             raise FileExistsError(errno.EEXIST, "File exists", path)
         inode = self._folders[folder][name] = _Inode()
         return FakeHandle(self, inode)
 
     def open(self, path: str) -> FakeHandle:
-        folder, name = os.path.split(path)
-        if name not in self._folders[folder]:
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
-        return FakeHandle(self, self._folders[folder][name])
+        return FakeHandle(self, self._inode(path), may_write=False)
 
     def open_to_write(self, path: str) -> FakeHandle:
-        return self.open(path)
+        return FakeHandle(self, self._inode(path))
+
+    def _inode(self, path: str) -> _Inode:
+        folder, name = os.path.split(path)
+        if name not in self._in(folder):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        return self._folders[folder][name]
 
     def unlink(self, path: str) -> None:
         self.boundary("unlink")
         folder, name = os.path.split(path)
-        if name not in self._folders[folder]:
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        self._inode(path)
         del self._folders[folder][name]
 
     def sync_folder(self, path: str) -> None:
+        self._in(path)
         self.boundary("sync_folder")
         if "sync_folder" not in self.lies:
-            self._durable[path] = dict(self._folders[path])
+            self._durable[path] = dict(self._in(path))
 
     def free(self, path: str) -> tuple[int, int]:
         return self.room, self.inodes
@@ -173,6 +191,9 @@ class FakeFiles:
     def lock(self, path: str) -> FakeHandle:
         if path in self._locked:
             raise SpoolLocked(path)
+        parent = os.path.dirname(path)
+        if parent not in self._folders and not any(one.startswith(f"{parent}/") for one in self._folders):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         self._locked.add(path)
         return FakeHandle(self, _Inode(), lambda: self._locked.discard(path))
 

@@ -39,7 +39,7 @@ from tripost.gateway.tls import TlsError
 from tripost.gateway.wiring_delivery import delivery_settings
 from tripost.gateway.wiring_egress import make_logins
 from tripost.gateway.wiring_ingress import SMTP, ingress_context
-from tripost.gateway.wiring_listen import admission_of, keep_fresh, make_services, take_descriptors
+from tripost.gateway.wiring_listen import admission_of, closed, keep_fresh, make_services, take_descriptors
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
 from tripost.queue.events import Bus, Started, Stopped, Stopping
@@ -120,7 +120,8 @@ class Gateway:
                 await work.start(dispatcher.run)
                 outer.start_soon(self._mail.keep_up, queue, clock)
                 outer.start_soon(keep_logins)
-                await self._accept(services, work, clock, stop, task_status)
+                acceptor = Acceptor(work, self.bus, clock, admission_of(self.config), partial(closed, queue))
+                await self._accept(services, acceptor, clock, stop, task_status)
                 self.bus.emit(Stopping(time=clock.now(), reason=stop.reason))
                 self._draining.begin()
                 dispatcher.stop()
@@ -130,9 +131,8 @@ class Gateway:
         return not cut
 
     async def _accept(
-        self, services: list[Service], work: trio.Nursery, clock: Clock, stop: Stop, task_status: trio.TaskStatus[None]
+        self, services: list[Service], acceptor: Acceptor, clock: Clock, stop: Stop, task_status: trio.TaskStatus[None]
     ) -> None:
-        acceptor = Acceptor(work, self.bus, clock, admission_of(self.config))
         async with trio.open_nursery() as accepting:
             for service in services:
                 accepting.start_soon(acceptor.accept, service)

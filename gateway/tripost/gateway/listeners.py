@@ -90,13 +90,22 @@ def close(services: list[Service]) -> None:
 
 
 class Acceptor:
-    """Starts the sessions of all services in `nursery`."""
+    """Starts the sessions of all services in `nursery`; `closed(service)` says why a service takes nobody now, ""
+    when it does."""
 
-    def __init__(self, nursery: trio.Nursery, bus: Bus, clock: Clock, admission: Admission) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        bus: Bus,
+        clock: Clock,
+        admission: Admission,
+        closed: Callable[[str], str] = lambda service: "",
+    ) -> None:
         self._nursery = nursery
         self._bus = bus
         self._clock = clock
         self._admission = admission
+        self._closed = closed
 
     async def accept(self, service: Service) -> None:
         """The accept loop of one service, until cancelled."""
@@ -128,7 +137,7 @@ class Acceptor:
             await trio.aclose_forcefully(stream)
 
     async def _admit(self, service: Service, stream: trio.SocketStream, peer: Peer) -> None:
-        why = self._admission.enter(peer.client, self._clock.now())
+        why = self._closed(service.name) or self._admission.enter(peer.client, self._clock.now())
         if why:
             self._refused(service, peer, why)
             with trio.move_on_after(BUSY_DEADLINE):

@@ -1,6 +1,6 @@
 """from `[[listen]]`, `[tls]`, `[proxy]` and `[limits]` to what listeners take
 
-API      `make_services(config, handlers)`, `admission_of(config)`, `check(config)` (warnings), `keep_fresh(…)`.
+API      `make_services(config, handlers)`, `admission_of(config)`, `closed(queue, service)`, `check(config)` (warnings), `keep_fresh(…)`.
 Why      Here and not in `app`, which only says what is wired to what.
 """
 
@@ -20,8 +20,11 @@ from tripost.gateway.peer import Network
 from tripost.gateway.settings import Config, Listen
 from tripost.gateway.tls import Certificates, Pair, TlsError, loose_keys, self_signed
 from tripost.queue.clock import Clock
+from tripost.queue.errors import SpoolUnsure
 from tripost.queue.events import Bus, Trouble
+from tripost.queue.manager import Queue
 
+MAIL_IN = frozenset({"smtp", "submission", "lmtp"})
 LOOK_EVERY = 30.0  # seconds between two looks at the certificates' files
 
 
@@ -94,6 +97,11 @@ def admission_of(config: Config) -> Admission:
         limits.client_rate,
         exempt=networks(config.relay.networks),
     )
+
+
+def closed(queue: Queue, service: str) -> str:
+    """Why a service takes nobody: mail is not taken while the spool can store nothing; what is there can be read."""
+    return SpoolUnsure.text if service in MAIL_IN and not queue.accepting else ""
 
 
 def networks(texts: list[str]) -> tuple[Network, ...]:

@@ -36,7 +36,7 @@ class Recovered:
         self.whole: list[Retired] = []
 
 
-class _Segment:
+class Segment:
     """One file, open while its records may be asked for."""
 
     def __init__(self, files: Files, folder: str, number: int) -> None:
@@ -93,7 +93,7 @@ class _Recovery:
         self._folder = folder
         self._found = Recovered()
         self._replay = Replay(self._read)
-        self._open: dict[int, _Segment] = {}
+        self._open: dict[int, Segment] = {}
 
     def run(self, now: float) -> Recovered:
         found = self._found
@@ -113,12 +113,12 @@ class _Recovery:
         found.files = self._replay.files
         return found
 
-    def _segment(self, number: int) -> _Segment:
+    def _segment(self, number: int) -> Segment:
         found = self._open.get(number)
         if found is None:
             while len(self._open) >= 64:
                 self._open.pop(next(iter(self._open))).handle.close()
-            found = self._open[number] = _Segment(self._files, self._folder, number)
+            found = self._open[number] = Segment(self._files, self._folder, number)
         return found
 
     def _read(self, place: int) -> Acceptance:
@@ -129,7 +129,7 @@ class _Recovery:
             raise SpoolError(f"{segment.name}: no message at {offset_of(place)}")
         return message
 
-    def _one(self, segment: _Segment, void: int | None) -> None:
+    def _one(self, segment: Segment, void: int | None) -> None:
         if segment.key is None:
             return  # cut off while it was being made: nothing was promised in it
         index = segment.index() if void is None else None
@@ -138,7 +138,7 @@ class _Recovery:
         else:
             self._scan(segment, segment.key, void)
 
-    def _scan(self, segment: _Segment, key: bytes, void: int | None) -> None:
+    def _scan(self, segment: Segment, key: bytes, void: int | None) -> None:
         number, damaged, end = segment.number, void is not None, records.SEGMENT_HEADER
         self._replay.begin(number)
         for one in records.scan(key, segment.handle.read_at(0, segment.size)):

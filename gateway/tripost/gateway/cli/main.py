@@ -43,6 +43,12 @@ def parser() -> argparse.ArgumentParser:
 
     user = commands.add_parser("user", help="local users")
     add_user(user, _config_option)
+    queue = commands.add_parser("queue", help="the queue")
+    verbs = queue.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verify = verbs.add_parser("verify", help="compare every checksum in the spool; exit 0, or 1 for damage")
+    verify.add_argument("--offline", action="store_true", help="insist that no gateway runs: the answer is final")
+    verify.add_argument("--json", action="store_true", help="one JSON object")
+    _config_option(verify)
     _config_option(route)
     _config_option(serve, "config_option")
     _config_option(check, "config_option")
@@ -97,6 +103,10 @@ def _run(options: argparse.Namespace) -> int:
         from tripost.gateway.cli import session
 
         return session.run(config, options)
+    if options.command == "queue":
+        from tripost.gateway.cli import queue
+
+        return queue.run_verify(config, offline=options.offline, as_json=options.json)
     from tripost.gateway.cli import user
 
     return user.run(config, options)
