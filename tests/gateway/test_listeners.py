@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import pathlib
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -49,14 +49,17 @@ class House:
 
 @asynccontextmanager
 async def house(
-    terms: Terms | None = None, admission: Admission | None = None, address: str = "127.0.0.1:0"
+    terms: Terms | None = None,
+    admission: Admission | None = None,
+    address: str = "127.0.0.1:0",
+    closed: Callable[[str], str] = lambda service: "",
 ) -> AsyncGenerator[House]:
     one, bus = House(), Bus()
     bus.add_sink(one.events.append)
     one.service = Service("smtp", address, one.session, lambda why: f"421 {why}\r\n".encode(), terms)
     await bind([one.service])
     async with trio.open_nursery() as nursery:
-        acceptor = Acceptor(nursery, bus, Clock(), admission or Admission(100))
+        acceptor = Acceptor(nursery, bus, Clock(), admission or Admission(100), closed)
         nursery.start_soon(acceptor.accept, one.service)
         with trio.fail_after(10):
             yield one
@@ -209,3 +212,15 @@ async def test_binding_is_all_or_none() -> None:
             await bind(services)
         assert services[0].listener is not None
         assert services[0].listener.socket.fileno() == -1
+
+
+async def test_a_service_that_takes_nobody_now() -> None:
+    why = "no disk"
+    async with house(closed=lambda service: why if service == "smtp" else "") as one:
+        async with await one.connect() as client:
+            assert await read_all(client) == b"421 no disk\r\n"
+        why = ""
+        async with await one.connect() as client:
+            await client.send_all(b"x")
+            assert await read_all(client) == b"hello\r\nyou said x"
+    assert one.refusals == ["no disk"]

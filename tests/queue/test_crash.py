@@ -15,10 +15,11 @@ import trio
 from trio.testing import MockClock
 
 from support.fake_files import Crash, FakeFiles
-from support.life import EAGER, Accept, Hold, Life, Release, Sleep, Step, Work, between, queued
+from support.life import EAGER, Accept, Hold, Life, Release, Sleep, Step, Suspend, Work, between, queued
 from support.queues import queue_on
 from tripost.queue.errors import SpoolError
 
+POINTS: dict[tuple[str, str], int] = {}  # (how, life) → crashes tried
 SECTOR = 512
 REACH = 12  # boundaries after a failure at which the machine stops
 BIG = 700  # more than what is kept inline
@@ -59,6 +60,18 @@ LIVES: dict[str, list[Step]] = {
         Hold(1, True),
         Work(A, ("ok",)),
         Hold(0, False),
+        Work(A, ("ok",)),
+    ],
+    "suspended in one segment, resumed in another": [
+        Accept((A,)),
+        Suspend(A),
+        Suspend(B),
+        Work(A, ("ok",)),
+        *[Accept((B,), 400, waiters=3) for _ in range(3)],
+        Suspend(B, False),
+        Work(B, ("ok",), 9),
+        Sleep(11),
+        Suspend(A, False),
         Work(A, ("ok",)),
     ],
     "compaction at every step of a delivery": [
@@ -177,12 +190,13 @@ def crashes(name: str, lies: frozenset[str] = frozenset()) -> tuple[int, list[st
 @pytest.mark.parametrize("name", LIVES)
 def test_stop_at_every_boundary(name: str) -> None:
     tried, wrong = crashes(name)
+    POINTS["stop", name] = tried
     print(f"{tried} crash points in '{name}'")
     assert wrong == []
     assert tried > 100
 
 
-@pytest.mark.parametrize("lie", ["sync", "sync_folder"])
+@pytest.mark.parametrize("lie", ["sync", "sync_folder", "late"])
 def test_a_disk_that_lies_is_found_out(lie: str) -> None:
     _, wrong = crashes("accept and deliver", frozenset({lie}))
     assert wrong
@@ -210,5 +224,11 @@ def errors_then_crashes(name: str, number: int) -> tuple[int, list[str]]:
 @pytest.mark.parametrize("name", LIVES)
 def test_fail_and_stop_at_every_boundary(name: str, number: int) -> None:
     tried, wrong = errors_then_crashes(name, number)
+    POINTS[f"errno {number}", name] = tried
     print(f"{tried} points of failure and crash in '{name}'")
     assert wrong == []
+
+
+def test_how_many_points_that_were() -> None:
+    print(f"{sum(POINTS.values())} crash points in {len(POINTS)} lives")
+    assert len(POINTS) < 3 * len(LIVES) or sum(POINTS.values()) >= 10_000

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import signal
+import smtplib
 import subprocess
 import sys
 import time
@@ -102,3 +103,26 @@ def test_demo_keep_and_ctrl_c() -> None:
     assert time.monotonic() - start < 10
     assert err == ""
     assert any("live ws://127.0.0.1:" in line for line in lines)
+
+
+def test_queue_verify(tmp_path: pathlib.Path) -> None:
+    gateway = Running(tmp_path)
+    none = gateway.command("queue", "verify")
+    assert (none.returncode, "there is no spool" in none.stderr) == (2, True)
+    gateway.start()
+    try:
+        with smtplib.SMTP("127.0.0.1", gateway.smtp, timeout=20) as client:
+            client.sendmail("fred@truc.fr", ["marc@machin.com"], "Subject: x\r\n\r\nhi\r\n")
+        assert gateway.command("queue", "verify").returncode == 0
+        locked = gateway.command("queue", "verify", "--offline")
+        assert (locked.returncode, "a gateway runs" in locked.stderr) == (2, True)
+    finally:
+        gateway.stop()
+    found = json.loads(gateway.command("queue", "verify", "--offline", "--json").stdout)
+    assert found["damage"] == []
+    (segment,) = (gateway.folder / "state" / "spool" / "log").glob("*.seg")
+    content = bytearray(segment.read_bytes())
+    content[-30] ^= 1
+    segment.write_bytes(content)
+    bad = gateway.command("queue", "verify")
+    assert (bad.returncode, "1 damaged places" in bad.stdout) == (1, True)

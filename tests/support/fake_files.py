@@ -71,8 +71,7 @@ class FakeHandle:
 
     def sync(self) -> None:
         self._disk.boundary("sync")
-        if "sync" not in self._disk.lies:
-            self._inode.durable = bytes(self._inode.now)
+        self._disk.make_durable(self._inode)
         self._disk.syncs += 1
         self._disk.boundary("synced")
 
@@ -85,8 +84,8 @@ class FakeHandle:
 
 class FakeFiles:
     """`stop_at`: raise Crash at that I/O boundary; `fail`: {boundary name: errno} to fail with, once each;
-    `fail_for_good`: likewise, each time; `fail_at`: {boundary number: errno}; `lies`: syncs that do nothing;
-    `names_of`: every boundary so far."""
+    `fail_for_good`: likewise, each time; `fail_at`: {boundary number: errno}; `lies`: syncs that do
+    nothing, or what they were asked ("late") one sync later; `names_of`: every boundary so far."""
 
     def __init__(self) -> None:
         self._folders: dict[str, dict[str, _Inode]] = {}
@@ -103,6 +102,16 @@ class FakeFiles:
         self.room = 1 << 40
         self.inodes = 1 << 20
         self.crashed = False
+        self._late: tuple[_Inode, bytes] | None = None
+
+    def make_durable(self, inode: _Inode) -> None:
+        """What a sync does, unless it lies."""
+        if "late" in self.lies:  # each sync does the work of the one before it
+            if self._late is not None:
+                self._late[0].durable = self._late[1]
+            self._late = inode, bytes(inode.now)
+        elif "sync" not in self.lies:
+            inode.durable = bytes(inode.now)
 
     def boundary(self, name: str) -> None:
         if self.crashed or self.boundaries == self.stop_at:

@@ -43,14 +43,16 @@ class State:
 
 @dataclass
 class Model:
-    """`queued`: message id → recipient id → state; `contents`, `envelopes` by message id."""
+    """`queued`: message id → recipient id → state; `contents`, `envelopes` by message id; `suspended` next hops."""
 
     queued: dict[str, dict[int, State]] = field(default_factory=dict[str, dict[int, State]])
     contents: dict[str, bytes] = field(default_factory=dict[str, bytes])
     envelopes: dict[str, Envelope] = field(default_factory=dict[str, Envelope])
+    suspended: frozenset[str] = frozenset()
 
     def copy(self) -> Model:
-        return Model({id: dict(states) for id, states in self.queued.items()}, dict(self.contents), self.envelopes)
+        queued = {id: dict(states) for id, states in self.queued.items()}
+        return Model(queued, dict(self.contents), self.envelopes, self.suspended)
 
     def enter(self, envelope: Envelope, content: bytes) -> None:
         due = max(envelope.accepted, envelope.release)
@@ -115,7 +117,15 @@ class Hold:
     held: bool
 
 
-Step = Accept | Work | Release | Sleep | Hold
+@dataclass(frozen=True)
+class Suspend:
+    """Or resume."""
+
+    hop: str
+    on: bool = True
+
+
+Step = Accept | Work | Release | Sleep | Hold | Suspend
 
 
 class Life:
@@ -146,6 +156,8 @@ class Life:
                 queue.release(lease)
         elif isinstance(step, Sleep):
             await trio.sleep(step.seconds)
+        elif isinstance(step, Suspend):
+            await self._suspend(queue, step)
         elif self.after.queued:
             await self._hold(queue, step)
 
@@ -175,6 +187,7 @@ class Life:
     async def _work(self, queue: Queue, step: Work) -> None:
         hop = step.hop or next(iter(queue.ready()), "")
         for lease in await queue.claim(hop, step.most):
+            assert hop not in self.after.suspended
             assert not any(self.after.queued[lease.envelope.id][one.id].held for one in lease.recipients)
             assert all(self.after.queued[lease.envelope.id][one.id].hop == hop for one in lease.recipients)
             outcomes = {
@@ -183,6 +196,11 @@ class Life:
             self.before = self.after.copy()
             self.after.settle(lease, outcomes, queue._clock.now())
             await queue.settle(lease, outcomes)
+
+    async def _suspend(self, queue: Queue, step: Suspend) -> None:
+        others = self.after.suspended - {step.hop}
+        self.after.suspended = others | {step.hop} if step.on else others
+        await (queue.suspend(step.hop, reason="test") if step.on else queue.resume(step.hop))
 
     async def _hold(self, queue: Queue, step: Hold) -> None:
         rows = queue._ledger.rows
@@ -195,7 +213,7 @@ class Life:
 
 async def queued(queue: Queue) -> Model:
     """What the queue holds; it must agree with its own counts."""
-    found, rows, ledger = Model(), queue._ledger.rows, queue._ledger
+    found, rows, ledger = Model(suspended=frozenset(queue.suspensions)), queue._ledger.rows, queue._ledger
     per_segment: dict[int, int] = {}
     for row in list(rows.live()):
         per_segment[rows.place[row] >> 40] = per_segment.get(rows.place[row] >> 40, 0) + 1
@@ -221,13 +239,16 @@ async def queued(queue: Queue) -> Model:
 
 
 def alike(found: Model, wanted: Model) -> bool:
-    return found.queued == wanted.queued and all(found.contents[id] == wanted.contents[id] for id in found.queued)
+    same = found.queued == wanted.queued and found.suspended == wanted.suspended
+    return same and all(found.contents[id] == wanted.contents[id] for id in found.queued)
 
 
 def between(found: Model, life: Life) -> bool:
     """Nothing lost, nothing invented: all is as before the step under way, or as after it; of several messages
     that were on their way in, each for itself."""
     before, after = life.before.queued, life.after.queued
+    if found.suspended not in (life.before.suspended, life.after.suspended):
+        return False
     for id, states in life.unsure.items():
         if found.queued.pop(id, states) != states:
             return False

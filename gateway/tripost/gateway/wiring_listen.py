@@ -1,6 +1,7 @@
 """from `[[listen]]`, `[tls]`, `[proxy]` and `[limits]` to what listeners take
 
-API      `make_services(config, handlers)`, `admission_of(config)`, `closed(queue, service)`, `check(config)` (warnings), `keep_fresh(…)`.
+API      `make_services(config, handlers)`, `admission_of(config)`, `closed(queue, service)`,
+         `check(config)` (warnings), `keep_fresh(…)`.
 Why      Here and not in `app`, which only says what is wired to what.
 """
 
