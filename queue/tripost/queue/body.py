@@ -19,10 +19,13 @@ from tripost.queue.log import RunSync, translate
 class Body:
     """Being written. `size` counts octets so far; `check` is the CRC-32 of those in the file."""
 
-    def __init__(self, files: Files, folder: str, name: str, inline: int, run_sync: RunSync) -> None:
+    def __init__(
+        self, files: Files, folder: str, new_name: Callable[[], str], inline: int, run_sync: RunSync
+    ) -> None:
         self._files = files
         self._folder = folder
-        self._name = name
+        self._new_name = new_name
+        self._name = ""
         self._inline = inline
         self._run_sync = run_sync
         self._chunks: list[bytes] = []
@@ -74,6 +77,7 @@ class Body:
 
     def _spill(self) -> None:
         if self._handle is None:
+            self._name = self._new_name()
             self._handle = self._files.create(os.path.join(self._folder, self._name))
         data = b"".join(self._chunks)
         self._handle.write_at(self.size - len(data), data)

@@ -48,18 +48,15 @@ class _Waiter:
         self.place = 0
         self.settled = False
 
-    async def wait(self) -> None:
-        """Until `finish`. Not to be cancelled: the record may become durable whatever happens to us, so the answer
-        is waited for, bounded by one disk operation. A bare task and no shielded Event: this is the hot path."""
-        if not self.settled:
-            self.task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
-
     def finish(self) -> None:
         if not self.settled:
             self.settled = True
             if self.task is not None:
                 trio.lowlevel.reschedule(self.task)
+
+
+def _not_now(_: object) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.FAILED
 
 
 class Log:
@@ -106,18 +103,22 @@ class Log:
 
         `essential` ones may use the room that `min_free` keeps; they are not refused but wait."""
         if not essential:
-            await self._check_room()
+            self._check_room()
+            await trio.lowlevel.checkpoint_if_cancelled()
         if self._stopped:
             raise SpoolError("the log has stopped")
         waiter = _Waiter(kind, payload, apply, essential)
         self._waiting.append(waiter)
         self._wake.set()
-        await waiter.wait()
+        # Not to be cancelled: the record may become durable whatever happens to us, so the answer is waited for,
+        # bounded by one disk operation. A bare task and no shielded Event, and no coroutine more: the hot path.
+        waiter.task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(_not_now)
         if waiter.error is not None:
             raise waiter.error
         return waiter.place
 
-    async def _check_room(self) -> None:
+    def _check_room(self) -> None:
         # Asked of the disk once per batch, not per message: each batch is bounded, so `min_free` is overrun by
         # at most one; while there is too little, every message asks anew.
         if self._writer.lost:
@@ -128,7 +129,6 @@ class Log:
             self._room_asked = self._writer.commits
         if not self._room:
             raise SpoolFull("less than [spool] min_free is left")
-        await trio.lowlevel.checkpoint_if_cancelled()
 
     @property
     def number(self) -> int:

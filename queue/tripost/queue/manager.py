@@ -87,12 +87,16 @@ class Queue:
     def new_id(self) -> str:
         """Unique across restarts: microseconds, a counter and this start's random part, 18 characters of base 32."""
         self._ids += 1
-        number = (int(self._clock.now() * 1e6) << 36) | ((self._ids & 0xFFF) << 24) | self._run
-        return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(80, -1, -10)])
+        high, low, two = int(self._clock.now() * 1e6) << 6 | (self._ids >> 6 & 0x3F), (self._ids & 0x3F) << 24, _PAIRS
+        low |= self._run
+        return (
+            f"{two[high >> 50 & 1023]}{two[high >> 40 & 1023]}{two[high >> 30 & 1023]}{two[high >> 20 & 1023]}"
+            f"{two[high >> 10 & 1023]}{two[high & 1023]}{two[low >> 20]}{two[low >> 10 & 1023]}{two[low & 1023]}"
+        )
 
     def new_body(self) -> Body:
         """Content to be filled."""
-        return self._store.new_body(f"b{self.new_id()}", self._settings.inline)
+        return self._store.new_body(self.new_id, self._settings.inline)
 
     async def accept(self, envelope: Envelope, body: Body) -> None:
         """Make the message durable; returns only then. Raises SpoolError/SpoolFull: nothing was accepted;

@@ -51,8 +51,8 @@ class Store:
         self._live = live
         self._readers: dict[int, tuple[bytes, Handle]] = {}
 
-    def new_body(self, name: str, inline: int) -> Body:
-        return Body(self._files, self._bodies, name, inline, self._run_sync)
+    def new_body(self, new_name: Callable[[], str], inline: int) -> Body:
+        return Body(self._files, self._bodies, new_name, inline, self._run_sync)
 
     async def read(self, place: int) -> Acceptance:
         """The message at `place`. Raises SpoolError."""
