@@ -38,7 +38,7 @@ class Body:
         self._chunks.append(data)
         self.size += len(data)
         if self._handle is not None or self.size > self._inline:
-            await self._hop(self._spill)
+            await self.spill()
 
     @property
     def in_memory(self) -> bool:
@@ -46,8 +46,9 @@ class Body:
         return self._handle is None
 
     async def spill(self) -> None:
-        """Into a file of its own now, however small: memory is short. Raises SpoolError/SpoolFull."""
+        """Into a file of its own now, however small. Raises SpoolError/SpoolFull."""
         if self._chunks:
+            self._name = self._name or self._new_name()
             await self._hop(self._spill)
 
     async def finish(self) -> tuple[bytes, str]:
@@ -77,7 +78,6 @@ class Body:
 
     def _spill(self) -> None:
         if self._handle is None:
-            self._name = self._new_name()
             self._handle = self._files.create(os.path.join(self._folder, self._name))
         data = b"".join(self._chunks)
         self._handle.write_at(self.size - len(data), data)
