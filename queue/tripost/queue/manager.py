@@ -15,7 +15,6 @@ Why      Decisions are made in sync code between two awaits, and what a record
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import partial
 
@@ -29,6 +28,7 @@ from tripost.queue.clock import Clock
 from tripost.queue.entries import ACCEPT, HOLD, NOTE, SETTLE, Acceptance, Hold, Later, Settlement, encode
 from tripost.queue.errors import SpoolError, SpoolFull, SpoolUnsure
 from tripost.queue.events import Bus
+from tripost.queue.ids import Ids
 from tripost.queue.ledger import Ledger
 from tripost.queue.log import Log
 from tripost.queue.message import Envelope, Outcome
@@ -43,8 +43,6 @@ HEADER_LIMIT = 50 * 1024  # octets of the original's header that a DSN may quote
 UNREADABLE_DELAY = 300.0  # seconds until a record that could not be read is looked at again
 BACK_OFF_JITTER = 0.2
 SCAN = 20_000  # rows of a scan without a pause
-_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_PAIRS = [high + low for high in _DIGITS for low in _DIGITS]
 
 
 class Queue:
@@ -74,8 +72,7 @@ class Queue:
         self._bell: trio.Event | None = None
         self.emptied = trio.Event()  # a segment may owe nothing any more
         self._leased = 0
-        self._ids = 0
-        self._run = secrets.randbits(24)
+        self.new_id = Ids(clock.now)
         self._counts = Counts()
         self._recovered = ledger.queued
         self._noting = trio.Lock()
@@ -83,16 +80,6 @@ class Queue:
         self.moving = trio.Lock()  # whoever changes messages that are not leased
 
     # --- taking mail in ---
-
-    def new_id(self) -> str:
-        """Unique across restarts: microseconds, a counter and this start's random part, 18 characters of base 32."""
-        self._ids += 1
-        high, low, two = int(self._clock.now() * 1e6) << 6 | (self._ids >> 6 & 0x3F), (self._ids & 0x3F) << 24, _PAIRS
-        low |= self._run
-        return (
-            f"{two[high >> 50 & 1023]}{two[high >> 40 & 1023]}{two[high >> 30 & 1023]}{two[high >> 20 & 1023]}"
-            f"{two[high >> 10 & 1023]}{two[high & 1023]}{two[low >> 20]}{two[low >> 10 & 1023]}{two[low & 1023]}"
-        )
 
     def new_body(self) -> Body:
         """Content to be filled."""
