@@ -49,8 +49,10 @@ class Nowhere:
         return f"REHEARSAL{self._count}"
 
     def new_body(self) -> Body:
-        name = f"b{secrets.token_hex(8)}"
-        return Body(self._files, self._folder, name, INLINE, trio.to_thread.run_sync)
+        return Body(self._files, self._folder, self._new_name, INLINE, trio.to_thread.run_sync)
+
+    def _new_name(self) -> str:
+        return f"b{secrets.token_hex(8)}"
 
     async def accept(self, envelope: Envelope, body: Body) -> None:
         self.accepted += 1
