@@ -29,7 +29,7 @@ from tripost.gateway.peer import Peer as Client
 from tripost.queue.clock import Clock
 from tripost.queue.events import Bus, Event
 from tripost.queue.manager import Queue
-from tripost.queue.message import Envelope, Failed, Recipient
+from tripost.queue.message import Envelope, News
 from tripost.queue.values import QueueSettings
 
 Stream = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
@@ -141,13 +141,13 @@ async def lab(
     holder: list[Queue] = []
 
     def reporter(
-        envelope: Envelope, failures: list[tuple[Recipient, Failed]], header: bytes
+        envelope: Envelope, news: list[News], original: bytes
     ) -> tuple[Envelope, bytes] | None:
         return make_report(
             hostname="smtp.truc.fr",
             envelope=envelope,
-            failures=failures,
-            header=header,
+            news=news,
+            original=original,
             now=clock.now(),
             id=holder[0].new_id(),
             next_hop_for=lambda address: router.route(address).next_hop,

@@ -17,7 +17,7 @@ from support.queues import SMALL, queue_on, reporter
 from tripost.queue.errors import SpoolError, SpoolUnsure
 from tripost.queue.events import Event
 from tripost.queue.manager import Queue
-from tripost.queue.message import Deferred, Delivered, Envelope, Failed, Outcome, Recipient
+from tripost.queue.message import Deferred, Delivered, Envelope, Failed, News, Outcome, Recipient
 from tripost.queue.values import Lease
 
 EAGER = replace(SMALL, compact_ratio=0.0, compact_slack=1, probe_first=20.0)
@@ -78,7 +78,9 @@ class Model:
             del self.queued[lease.envelope.id]
         if failed and lease.envelope.sender:
             header = self.contents[lease.envelope.id].partition(b"\r\n\r\n")[0]
-            self.enter(*reporter(lease.envelope, failed, header))
+            made = reporter(lease.envelope, [News(one, "failed", why) for one, why in failed], header)
+            assert made is not None
+            self.enter(*made)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tripost.queue.clock import Clock
 from tripost.queue.events import Bus, Event
 from tripost.queue.index import TRAILER, index_offset
 from tripost.queue.manager import Queue
-from tripost.queue.message import Envelope, Failed, Recipient
+from tripost.queue.message import Envelope, News, Recipient
 from tripost.queue.opening import open_queue
 from tripost.queue.values import QueueSettings
 
@@ -19,11 +19,14 @@ SMALL = QueueSettings(min_free=0, inline=64, segment_size=2048)
 EXPIRE = 432_000.0
 
 
-def reporter(envelope: Envelope, failures: list[tuple[Recipient, Failed]], header: bytes) -> tuple[Envelope, bytes]:
+def reporter(envelope: Envelope, news: list[News], header: bytes) -> tuple[Envelope, bytes] | None:
     """A report as small as can be; its id follows from the message's."""
-    content = b"failed: " + ",".join(one.address for one, _ in failures).encode() + b"\r\n" + header
+    if not envelope.sender:
+        return None
+    action = news[0].action
+    content = f"{action}: ".encode() + ",".join(one.recipient.address for one in news).encode() + b"\r\n" + header
     one = Recipient(0, envelope.sender, "local")
-    number = "-".join(str(one.id) for one, _ in failures)
+    number = "-".join(str(one.recipient.id) for one in news)
     return Envelope(
         f"R{envelope.id}-{number}", "", (one,), envelope.accepted, envelope.accepted + EXPIRE, len(content)
     ), content

@@ -275,7 +275,7 @@ class Connection:
         for one in recipients:
             found = transaction.verdicts.get(one.id)
             if found is not None:
-                outcomes[one.id] = verdict(found.phase, found.reply, self.host)
+                outcomes[one.id] = verdict(found.phase, found.reply, self.host, dsn=planned.dsn)
                 if found.reply.code == 421:
                     self.usable = False
                     # enough on this connection: that says nothing about the next one

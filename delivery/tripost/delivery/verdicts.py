@@ -10,11 +10,11 @@ from tripost.delivery.wire.replies import Reply
 from tripost.queue.message import Deferred, Delivered, Failed, Outcome
 
 
-def verdict(phase: str, reply: Reply, host: str) -> Outcome:
-    """For one recipient; `phase` is mail, rcpt, data or dot."""
+def verdict(phase: str, reply: Reply, host: str, *, dsn: bool = False) -> Outcome:
+    """For one recipient; `phase` is mail, rcpt, data or dot; `dsn`: the host knows what was asked for reports."""
     kind = reply.code // 100
     if kind == 2 and phase == "dot":
-        return Delivered("relayed", str(reply), host)
+        return Delivered("relayed", str(reply), host, dsn)
     if reply.code == 421 and phase != "dot":
         return down(str(reply), host)
     if kind == 5 and not (reply.code == 552 and phase == "rcpt"):

@@ -13,14 +13,11 @@ Fails    `StartError`, one line for the operator; then nothing is left running.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import partial
 
-import msgspec
 import trio
 
 from tripost.delivery.dispatcher import Dispatcher
-from tripost.delivery.dsn import make_report
 from tripost.delivery.resolver import Resolver
 from tripost.delivery.routing import Router
 from tripost.gateway.accounts import AccountsError
@@ -36,6 +33,7 @@ from tripost.gateway.local_mail import LocalMail
 from tripost.gateway.login import Logins
 from tripost.gateway.monitor.websocket import Monitor
 from tripost.gateway.peer import Peer
+from tripost.gateway.reports import Reports
 from tripost.gateway.tls import TlsError
 from tripost.gateway.wiring_delivery import delivery_settings
 from tripost.gateway.wiring_egress import make_logins
@@ -45,7 +43,6 @@ from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
 from tripost.queue.events import Bus, Started, Stopped, Stopping
 from tripost.queue.manager import Queue
-from tripost.queue.message import Envelope, Failed, Recipient
 from tripost.queue.opening import open_queue
 from tripost.queue.retry import Schedule
 from tripost.queue.values import QueueSettings
@@ -82,7 +79,7 @@ class Gateway:
         except OSError as wrong:
             raise StartError(f"{config.state}: {wrong.strerror}") from wrong
         router = self._mail.mailboxes.router
-        reporter = _Reporter(config, router, clock)
+        reporter = Reports(config, router, clock)
         clean = False
         try:
             async with open_queue(
@@ -183,39 +180,6 @@ class Gateway:
         )
 
 
-class _Reporter:
-    """Writes the DSN of a failed message; the queue commits it with the settlement."""
-
-    def __init__(self, config: Config, router: Router, clock: Clock) -> None:
-        self._config = config
-        self._router = router
-        self._clock = clock
-        self.new_id: Callable[[], str] | None = None
-
-    def __call__(
-        self, envelope: Envelope, failures: list[tuple[Recipient, Failed]], header: bytes
-    ) -> tuple[Envelope, bytes] | None:
-        assert self.new_id is not None
-        made = make_report(
-            hostname=self._config.hostname,
-            envelope=envelope,
-            failures=failures,
-            header=header,
-            now=self._clock.now(),
-            id=self.new_id(),
-            next_hop_for=lambda address: self._router.route(address).next_hop,
-            expire=self._config.retry.expire,
-        )
-        return (_to_all(self._router, made[0]), made[1]) if made is not None else None
-
-
-def _to_all(router: Router, report: Envelope) -> Envelope:
-    """A report's recipients: its addressee may be an alias of ours."""
-    routes = router.route(report.recipients[0].address).all
-    people = [Recipient(n, one.address, one.next_hop, via=one.via) for n, one in enumerate(routes)]
-    return msgspec.structs.replace(report, recipients=tuple(people))
-
-
 def _queue_settings(config: Config) -> QueueSettings:
     retry, default = config.retry, config.delivery.default
     return QueueSettings(
@@ -227,6 +191,9 @@ def _queue_settings(config: Config) -> QueueSettings:
             schedule=tuple(retry.schedule),
         ),
         expire=retry.expire,
+        warn=retry.warn,
+        ret="FULL" if config.dsn.original == "full" else "HDRS",
+        most_original=config.dsn.max_original,
         inline=config.spool.inline,
         segment_size=config.spool.segment_size,
         probe_first=default.probe_first,

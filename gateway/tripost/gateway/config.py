@@ -348,6 +348,7 @@ def _complete(config: Config, folder: str) -> Config:
         state=os.path.normpath(state),
         auth=replace(config.auth, file=os.path.normpath(auth)),
         events=replace(config.events, file=events),
+        dsn=replace(config.dsn, templates=_beside(folder, config.dsn.templates)),
         route=[replace(one, auth_file=_beside(folder, one.auth_file)) for one in config.route],
         local=replace(config.local, domains=config.local.domains or [hostname]),
     )

@@ -174,6 +174,14 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     jitter: float = 0.2
     schedule: list[Duration] = []
     expire: Duration = 432_000.0
+    warn: Duration = 14_400.0
+
+
+class Dsn(msgspec.Struct, frozen=True, kw_only=True):
+    original: Literal["headers", "full"] = "headers"
+    max_original: Size = 50 << 10
+    double_bounce: Literal["postmaster", "drop"] = "postmaster"
+    templates: str = ""
 
 
 class Dns(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,6 +215,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     delivery: Delivery = Delivery()
     sources: dict[str, Sources] = {}
     retry: Retry = Retry()
+    dsn: Dsn = Dsn()
     dns: Dns = Dns()
     events: Events = Events()
     lifecycle: Lifecycle = Lifecycle()

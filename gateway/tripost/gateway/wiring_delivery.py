@@ -18,6 +18,7 @@ from tripost.delivery.settings import Destination as Terms
 from tripost.delivery.targets import next_hop_for
 from tripost.delivery.wire.addresses import AddressError, check_domain
 from tripost.gateway.config_positions import Path
+from tripost.gateway.reports import templates
 from tripost.gateway.settings import Config, Destination
 from tripost.gateway.windows import Rate as Written
 
@@ -116,7 +117,8 @@ def _unfit_routes(config: Config) -> Iterator[tuple[Path, str]]:
 
 
 def check(config: Config) -> None:
-    """Can the auth files be read? Raises ValueError."""
+    """Can the auth files and the templates be read? Raises ValueError."""
+    templates(config.dsn.templates)
     for one in config.route:
         if not one.auth_file:
             continue

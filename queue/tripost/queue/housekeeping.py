@@ -22,9 +22,10 @@ from tripost.queue.entries import MOVE, Later, Move, decode_move, decode_settle,
 from tripost.queue.errors import SpoolError
 from tripost.queue.ledger import Ledger
 from tripost.queue.log import Log
-from tripost.queue.manager import SCAN, Queue, scan
-from tripost.queue.message import Deferred, Failed, Recipient
-from tripost.queue.rows import GONE, HELD, LEASED, MOVING, segment_of
+from tripost.queue.manager import Queue
+from tripost.queue.message import Deferred
+from tripost.queue.rows import GONE, HELD, LEASED, MOVING, WARNED, segment_of
+from tripost.queue.scanning import SCAN, scan
 from tripost.queue.settling import Decision, expired
 from tripost.queue.store import Store
 from tripost.queue.values import QueueSettings
@@ -55,22 +56,33 @@ class Housekeeping:
     # --- what is over ---
 
     async def _expire_forever(self) -> None:
-        """What waits for its turn ends when its time is up, wherever the turn does not come."""
+        """What waits for its turn ends when its time is up, wherever the turn does not come; its sender is told when
+        it is late."""
         while True:
             await trio.sleep(EXPIRY_SWEEP)
-            for name in await self._having_expired():
-                await self._expire(name)
+            for name in await self._having(self._clock.now()):
+                await self._expire(name, late=False)
+            if self._settings.warn:
+                for name in await self._having(self._late_at(), WARNED):
+                    await self._expire(name, late=True)
 
-    async def _having_expired(self) -> list[str]:
-        """Next hops with something that is due and over; a scan that yields."""
+    def _late_at(self) -> float:
+        """What expires before that was accepted `warn` seconds ago, or longer."""
+        return self._clock.now() + self._settings.expire - self._settings.warn
+
+    async def _having(self, over: float, mark: int = 0) -> list[str]:
+        """Next hops with something due that expires before `over` and has not the mark; a scan that yields."""
         rows, now, hops = self._ledger.rows, self._clock.now(), set[int]()
         for start in range(0, len(rows), SCAN):
             part = rows.expires[start : start + SCAN]
-            if min(part) <= now:
+            if min(part) <= over:
                 hops |= {
                     rows.hop[row]
                     for row, expires in enumerate(part, start)
-                    if expires <= now and rows.due[row] <= now and not rows.flags[row] & (GONE | LEASED | HELD)
+                    if expires <= over
+                    and rows.due[row] <= now
+                    and not rows.attempts[row] & mark
+                    and not rows.flags[row] & (GONE | LEASED | HELD)
                 }
             await trio.lowlevel.checkpoint()
         return [self._schedule.name(hop) for hop in hops]
@@ -90,20 +102,21 @@ class Housekeeping:
         why = Deferred(451, "4.4.5", f"more mail waits for {name} than may be sent there")
         return (now - LATE, why) if self._schedule.tried(hop) else None
 
-    async def _expire(self, name: str) -> None:
-        """One turn of the hop's whole FIFO, in pieces."""
+    async def _expire(self, name: str, *, late: bool) -> None:
+        """One turn of the hop's whole FIFO, in pieces; `late`: for what is to be told that it is late only."""
         hop = self._schedule.find(name)
         left = self._schedule.waiting(hop) if hop is not None else 0
         while left > 0 and (hop := self._schedule.find(name)) is not None:
             over = self._over(hop, name)
             if over is None:
                 return
-            rows = self._schedule.take_expired(hop, over[0], min(left, SWEEP))
+            until, mark = (self._late_at(), WARNED) if late else (over[0], 0)
+            rows = self._schedule.take_expired(hop, until, min(left, SWEEP), mark)
             left -= SWEEP
-            await self._fail(rows, over[1])
+            await self._fail(rows, over[1], late=late)
             await trio.lowlevel.checkpoint()
 
-    async def _fail(self, rows: list[int], why: Deferred) -> None:
+    async def _fail(self, rows: list[int], why: Deferred, *, late: bool) -> None:
         for row in rows:
             self._ledger.lease(row)
         while rows:
@@ -119,11 +132,16 @@ class Housekeeping:
                     self._ledger.put_back(row)
                 raise
             rows.pop(0)
-            failed: list[tuple[Recipient, Failed]] = []
+            due = self._ledger.rows.due[lease.row]
+            decision = Decision([], [], [], delayed=late, warned=late)
             for one in lease.recipients:
                 reply = replies.get(one.id, "")
-                failed.append((one, expired(replace(why, text=f"{why.text}; before: {reply}") if reply else why)))
-            await self._queue.commit(lease, Decision([], failed, []))
+                last = replace(why, text=f"{why.text}; before: {reply}") if reply else why
+                if late:
+                    decision.later.append((one, lease.attempt - 1, due, last))
+                else:
+                    decision.failed.append((one, expired(last, lease.envelope)))
+            await self._queue.commit(lease, decision)
 
     # --- notes ---
 

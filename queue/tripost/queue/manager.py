@@ -15,7 +15,7 @@ Why      Decisions are made in sync code between two awaits, and what a record
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import msgspec
@@ -33,16 +33,15 @@ from tripost.queue.ledger import Ledger
 from tripost.queue.log import Log
 from tripost.queue.message import Envelope, Outcome
 from tripost.queue.retry import spread
-from tripost.queue.rows import GONE, IN_SETTLEMENT, Rows
-from tripost.queue.settling import Decision, decide
+from tripost.queue.rows import IN_SETTLEMENT, TRIES, WARNED
+from tripost.queue.scanning import scan
+from tripost.queue.settling import Decision, decide, news_of
 from tripost.queue.store import Store
 from tripost.queue.telling import reply_of, tell_accepted, tell_settled
 from tripost.queue.values import Counts, Lease, QueueSettings, QueueStatistics, Reporter
 
-HEADER_LIMIT = 50 * 1024  # octets of the original's header that a DSN may quote
 UNREADABLE_DELAY = 300.0  # seconds until a record that could not be read is looked at again
 BACK_OFF_JITTER = 0.2
-SCAN = 20_000  # rows of a scan without a pause
 
 
 class Queue:
@@ -192,7 +191,8 @@ class Queue:
         chosen = self._ledger.chosen(row, message.envelope)
         self._leased += len(chosen)
         next_hop = self._schedule.name(columns.hop[row])
-        return Lease(message.envelope, chosen, columns.attempts[row] + 1, next_hop, row, message)
+        tries = columns.attempts[row]
+        return Lease(message.envelope, chosen, (tries & TRIES) + 1, next_hop, row, message, bool(tries & WARNED))
 
     async def open_body(self, lease: Lease) -> BodyReader:
         """The message's content. Raises SpoolError."""
@@ -227,6 +227,8 @@ class Queue:
             now=self._clock.now(),
             retry=self._settings.retry,
             random=self._random,
+            warn=self._settings.warn,
+            warned=lease.warned,
         )
         self._back_off(lease, decision)
         self._note()
@@ -234,11 +236,11 @@ class Queue:
 
     async def commit(self, lease: Lease, decision: Decision) -> None:
         """Make a decision about a lease durable. Raises SpoolUnsure when the queue stops before."""
-        report = await self._report(lease, decision)
+        report, mark = await self._report(lease, decision), WARNED if decision.warned else 0
         settlement = Settlement(
             self._ledger.rows.place[lease.row],
             tuple([recipient.id for recipient, _ in [*decision.done, *decision.failed]]),
-            tuple([Later(one.id, attempts, due, reply_of(why)) for one, attempts, due, why in decision.later]),
+            tuple([Later(one.id, tries | mark, due, reply_of(why)) for one, tries, due, why in decision.later]),
             report,
         )
         apply = partial(self._settled, lease, decision, settlement)
@@ -261,10 +263,12 @@ class Queue:
         self._ring()
 
     async def _report(self, lease: Lease, decision: Decision) -> Acceptance | None:
-        if not decision.failed or not lease.envelope.sender:
+        news, ret = news_of(lease.envelope, decision), lease.envelope.ret or self._settings.ret
+        if not news:
             return None
-        header = await self._store.header(lease.message, HEADER_LIMIT)
-        made = self._reporter(lease.envelope, decision.failed, header)
+        full = ret == "FULL" and bool(decision.failed)  # RFC 3461 §6.2: of failures only
+        original = await self._store.original(lease.message, self._settings.most_original, full=full)
+        made = self._reporter(lease.envelope, news, original)
         return Acceptance(made[0], made[1]) if made is not None else None
 
     def _back_off(self, lease: Lease, decision: Decision) -> None:
@@ -378,12 +382,3 @@ class Queue:
             hops=self._schedule.hops(),
             **msgspec.structs.asdict(self._counts),
         )
-
-
-async def scan(rows: Rows, wanted: Callable[[int], bool]) -> AsyncGenerator[int, None]:
-    """The queued deliveries whose message's place is wanted; yields to other tasks every SCAN rows."""
-    for start in range(0, len(rows), SCAN):
-        for row, place in enumerate(rows.place[start : start + SCAN], start):
-            if wanted(place) and not rows.flags[row] & GONE:
-                yield row
-        await trio.lowlevel.checkpoint()

@@ -64,6 +64,7 @@ class Delivered(msgspec.Struct, frozen=True, array_like=True, tag="ok"):
     how: str  # "relayed" | "delivered" | "discarded"
     reply: str = ""
     host: str = ""
+    dsn: bool = False  # the remote took over what was asked for reports
 
 
 class Deferred(msgspec.Struct, frozen=True, array_like=True, tag="later"):
@@ -90,3 +91,17 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="no"):
 
 
 Outcome = Delivered | Deferred | Failed
+
+
+class News(msgspec.Struct, frozen=True):
+    """What a report tells of one recipient. `action`: failed | delayed | delivered | relayed (RFC 3464 §2.3.3)."""
+
+    recipient: Recipient
+    action: str
+    outcome: Outcome
+
+
+def asked(recipient: Recipient, bit: int) -> bool:
+    """Is the sender to be told? By default of failures and delays (RFC 3461 §4.1)."""
+    wanted = recipient.notify or NOTIFY_FAILURE | NOTIFY_DELAY
+    return bool(wanted & bit)

@@ -26,6 +26,8 @@ _OFFSET = (1 << OFFSET_BITS) - 2
 LEASED = 1
 HELD = 2
 GONE = 4  # a free row
+TRIES = 0x7FFF  # of the column `attempts`: how many there were…
+WARNED = 0x8000  # …and that the sender was told of the delay
 MOVING = 8  # its message is being copied into a newer segment
 
 

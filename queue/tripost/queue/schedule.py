@@ -198,13 +198,14 @@ class Schedule:
         """Something was claimed for it since this start."""
         return bool(self._tried[hop])
 
-    def take_expired(self, hop: int, now: float, most: int) -> list[int]:
-        """Look at the FIFO's first `most` rows: those whose time was up at `now` come out, the others go to its end."""
+    def take_expired(self, hop: int, now: float, most: int, mark: int = 0) -> list[int]:
+        """Look at the FIFO's first `most` rows: those whose time was up at `now` come out, but for those with the
+        mark in their attempts; the others go to its end."""
         out: list[int] = []
         rows = self._rows
         for _ in range(min(most, self._waiting[hop])):
             row = self._pop(hop, now)
-            if rows.expires[row] <= now and not rows.flags[row] & (HELD | MOVING):
+            if rows.expires[row] <= now and not rows.attempts[row] & mark and not rows.flags[row] & (HELD | MOVING):
                 out.append(row)
             else:
                 self._push(row, first=False)

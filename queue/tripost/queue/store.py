@@ -105,8 +105,10 @@ class Store:
         except OSError as wrong:
             raise translate(wrong) from wrong
 
-    async def header(self, message: Acceptance, limit: int) -> bytes:
-        """The header's octets, up to `limit`; b"" where the content cannot be read, which is told."""
+    async def original(self, message: Acceptance, limit: int, *, full: bool) -> bytes:
+        """The header's octets, up to `limit`, or all of them where that is wanted and the limit allows it; b"" where
+        the content cannot be read, which is told."""
+        full = full and message.envelope.size <= limit
         head = message.body[:limit]
         if message.file:
             try:
@@ -117,7 +119,7 @@ class Store:
                     reader.close()
             except (SpoolError, OSError) as wrong:
                 self._trouble("spool", f"{message.envelope.id}: {wrong}")
-        return head.partition(b"\r\n\r\n")[0]
+        return head if full else head.partition(b"\r\n\r\n")[0]
 
     async def remove_body(self, name: str) -> None:
         """No message needs the file any more."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tripost.queue import events
 from tripost.queue.events import Bus
-from tripost.queue.message import Deferred, Envelope, Failed
+from tripost.queue.message import NOTIFY_FAILURE, Deferred, Envelope, Failed, asked
 from tripost.queue.settling import Decision
 from tripost.queue.values import Counts
 
@@ -34,12 +34,13 @@ def tell_settled(bus: Bus, counts: Counts, id: str, decision: Decision, report: 
     """`report` is the id of the DSN that the settlement holds, "" where there is none."""
     _done(bus, counts, id, decision, now)
     for recipient, failure in decision.failed:
-        if report:
+        told = report if asked(recipient, NOTIFY_FAILURE) else ""
+        if told:
             counts.reported += 1
         else:
             counts.suppressed += 1
         reply = reply_of(failure)
-        bus.emit(events.Bounced(time=now, id=id, recipient=recipient.address, reply=reply, report=report))
+        bus.emit(events.Bounced(time=now, id=id, recipient=recipient.address, reply=reply, report=told))
     for recipient, attempts, due, why in decision.later:
         counts.deferrals += 1
         bus.emit(

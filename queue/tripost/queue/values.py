@@ -7,11 +7,11 @@ from collections.abc import Callable
 import msgspec
 
 from tripost.queue.entries import Acceptance
-from tripost.queue.message import Envelope, Failed, Recipient
+from tripost.queue.message import Envelope, News, Recipient
 from tripost.queue.retry import Schedule
 
-# (failed message, its failures, its header's octets) → the DSN and its content, or None when none is to be sent
-Reporter = Callable[[Envelope, list[tuple[Recipient, Failed]], bytes], tuple[Envelope, bytes] | None]
+# (message, what is to be told, its header or, for RET=FULL, all of it) → the DSN and its content, or None for none
+Reporter = Callable[[Envelope, list[News], bytes], tuple[Envelope, bytes] | None]
 
 
 class QueueSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +19,9 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     retry: Schedule = Schedule()
     expire: float = 432_000.0
+    warn: float = 0.0  # after so long the sender is told once that it is not delivered yet; 0: never
+    ret: str = "HDRS"  # what a report quotes where the sender did not say
+    most_original: int = 50 << 10  # octets of the original that a report may quote
     inline: int = 32_768
     segment_size: int = 64 << 20
     probe_first: float = 60.0
@@ -43,6 +46,7 @@ class Lease(msgspec.Struct, frozen=True, eq=False):
     next_hop: str
     row: int
     message: Acceptance
+    warned: bool = False  # the sender was told that it is late
 
 
 class QueueStatistics(msgspec.Struct, frozen=True):

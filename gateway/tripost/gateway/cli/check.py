@@ -20,7 +20,7 @@ def run(config: Config) -> int:
     try:
         check_delivery(config)
     except ValueError as wrong:
-        print(f"tripost: [[route]] auth_file: {wrong}", file=sys.stderr)
+        print(f"tripost: {wrong}", file=sys.stderr)
         return 2
     for warning in warnings:
         print(f"tripost: warning: {warning}", file=sys.stderr)

@@ -203,7 +203,7 @@ class Transaction:
             sender=self._mail.sender,
             recipients=tuple(self._recipients.values()),
             accepted=now,
-            expires=max(now, release) + self._context.expire,
+            expires=self._expires(now, release),
             size=self._body.size,
             eight_bit=asked.body in ("8BITMIME", "BINARYMIME"),
             client=client.forwarded or client.address,
@@ -218,6 +218,11 @@ class Transaction:
             deliver_by=now + asked.by if asked.by is not None else 0.0,
             by_mode=asked.by_mode,
         )
+
+    def _expires(self, now: float, release: float) -> float:
+        """What must be there in time, or come back, is not kept for longer (RFC 2852 §4.1.2)."""
+        asked, usual = self._mail.parameters, max(now, release) + self._context.expire
+        return min(usual, now + asked.by) if asked.by is not None and asked.by_mode.startswith("R") else usual
 
     async def forget(self) -> None:
         """Nothing of it remains but what was committed."""

@@ -1,0 +1,23 @@
+"""looking at every queued delivery
+
+An explicit scan that lets other tasks run: a backlog of millions takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+
+import trio
+
+from tripost.queue.rows import GONE, Rows
+
+SCAN = 20_000  # rows without a pause
+
+
+async def scan(rows: Rows, wanted: Callable[[int], bool]) -> AsyncGenerator[int, None]:
+    """The queued deliveries whose message's place is wanted."""
+    for start in range(0, len(rows), SCAN):
+        for row, place in enumerate(rows.place[start : start + SCAN], start):
+            if wanted(place) and not rows.flags[row] & GONE:
+                yield row
+        await trio.lowlevel.checkpoint()
