@@ -65,7 +65,9 @@ class Player:
             self._handle(event)
 
     def _say(self, answer: Reply) -> None:
-        data = answer.encode()
+        self._said(answer.encode())
+
+    def _said(self, data: bytes) -> None:
         assert REPLY.fullmatch(data), data
         assert all(len(line) <= 510 for line in data.split(b"\r\n")), data
         self.log.append(data.decode())
@@ -92,7 +94,7 @@ class Player:
             if event.phase == "bdat":
                 self._content = b""
         elif isinstance(event, Hello):
-            self._ask(lambda: self._say(protocol.hello_accepted(event.name)), None)
+            self._ask(lambda: self._said(protocol.hello_accepted(event.name)), None)
         elif isinstance(event, Mail):
             self._ask(protocol.mail_accepted, reply(250, "2.1.0", "ok"))
         elif isinstance(event, Rcpt):

@@ -134,7 +134,7 @@ class Acceptor:
         except Exception as wrong:  # the session boundary: one of the two places that catch everything
             self._trouble(service, wrong)
         finally:
-            await trio.aclose_forcefully(stream)
+            stream.socket.close()
 
     async def _admit(self, service: Service, stream: trio.SocketStream, peer: Peer) -> None:
         why = self._closed(service.name) or self._admission.enter(peer.client, self._clock.now())
@@ -201,20 +201,21 @@ def _peer_of(service: Service, stream: trio.SocketStream) -> Peer:
     """Raises BrokenResourceError when it is gone already."""
     terms = service.terms
     context = terms.certificates.context if terms.certificates is not None and terms.tls != "none" else None
-    base = Peer(service=service.name, context=context, require_tls=terms.require_tls)
     if service.address.startswith(sockets.UNIX):
-        return base
+        return Peer(service=service.name, context=context, require_tls=terms.require_tls)
     try:
         client, local = stream.socket.getpeername(), stream.socket.getsockname()
     except OSError as wrong:
         raise trio.BrokenResourceError from wrong
     address = str(client[0])
-    return msgspec.structs.replace(
-        base,
+    return Peer(
         client=address,
         client_port=client[1],
         local=str(local[0]),
         local_port=local[1],
+        service=service.name,
+        context=context,
+        require_tls=terms.require_tls,
         xclient=is_in(address, terms.xclient),
     )
 

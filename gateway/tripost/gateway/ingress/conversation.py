@@ -21,6 +21,7 @@ from contextlib import suppress
 import trio
 
 from tripost.delivery.wire.replies import Reply, reply
+from tripost.gateway.fast_stream import FastStream
 from tripost.gateway.ingress.context import IngressContext
 from tripost.gateway.ingress.smtp_protocol import ServerProtocol
 
@@ -37,7 +38,7 @@ class Conversation:
     """`out` is what is to be said; `done()` is called for every command that was handled."""
 
     def __init__(self, stream: trio.abc.Stream, context: IngressContext, protocol: ServerProtocol) -> None:
-        self.stream = stream
+        self.stream = FastStream(stream) if isinstance(stream, trio.SocketStream) else stream
         self.out = bytearray()
         self.gone = False  # there is nobody to say anything to
         self.cut = False  # we end it, and say why (`why_over`)
@@ -117,14 +118,22 @@ class Conversation:
 
     async def flush(self, seconds: float) -> None:
         """Send what is gathered. While that is cut, nothing can be said any more (`gone`)."""
-        if self.out:
+        if self.out and not (isinstance(self.stream, FastStream) and self._flushed(self.stream)):
             data, self.out = bytes(self.out), bytearray()
             self.gone, self.watch.deadline = True, trio.current_time() + seconds
             await self.stream.send_all(data)
             self.gone, self.watch.deadline = False, math.inf
 
+    def _flushed(self, stream: FastStream) -> bool:
+        """Send at once; False when something is left."""
+        del self.out[: stream.send_now(self.out)]
+        return not self.out
+
     async def end(self) -> None:
         """The last words, and the end of the connection."""
+        if isinstance(self.stream, FastStream) and (self.gone or self._flushed(self.stream)):
+            self.stream.close()
+            return
         with trio.move_on_after(CLOSING_TIMEOUT):
             if not self.gone:
                 await self.flush(CLOSING_TIMEOUT)

@@ -24,7 +24,7 @@ from tripost.delivery.wire.replies import Reply, reply
 from tripost.gateway.ingress.smtp_commands import HANDLERS, bdat
 from tripost.gateway.ingress.smtp_events import Answer, AuthLine, ChunkEnd, EndOfContent, Event, Octets
 from tripost.gateway.ingress.smtp_states import AUTH_LIMIT, COMMAND_LIMIT, PLACES, Place, State, out_of_place
-from tripost.gateway.ingress.terms import Terms, hello, keywords
+from tripost.gateway.ingress.terms import Terms, hello_octets, keywords
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _NOTHING: frozenset[str] = frozenset()
@@ -174,12 +174,12 @@ class ServerProtocol:
 
     # --- what the driver tells ---
 
-    def hello_accepted(self, name: str) -> Reply:
+    def hello_accepted(self, name: str) -> bytes:
         """The reply that is due."""
         self.helo, self.state = name, State.READY
         self.extended = self.verb != "HELO"
         self.offered = keywords(self.terms) if self.extended else _NOTHING
-        return hello(self.terms) if self.extended else Reply(250, "", (self.terms.hostname,))
+        return hello_octets(self.terms, extended=self.extended)
 
     def mail_accepted(self) -> None:
         self.state, self.parameters = State.SENDER, self.pending

@@ -41,7 +41,7 @@ from tripost.gateway.ingress.smtp_events import (
     StartTls,
 )
 from tripost.gateway.ingress.smtp_protocol import ServerProtocol
-from tripost.gateway.ingress.terms import Terms, greeting
+from tripost.gateway.ingress.terms import Terms, greeting_octets
 from tripost.gateway.login import Attempt
 from tripost.gateway.peer import Peer, TlsFacts, is_in
 from tripost.gateway.tls import HandshakeFailed, start_tls
@@ -102,7 +102,7 @@ class Session:
             starttls=peer.context is not None,
             secured=bool(client.tls),
             need_tls=peer.require_tls,
-            mechanisms=context.logins.mechanisms(peer) if context.logins is not None and not client.account else (),
+            mechanisms=context.mechanisms.of(peer) if not client.account else (),
             need_auth=client.profile == "submission",
             authenticated=bool(client.account),
             trusted=client.trusted,
@@ -154,7 +154,7 @@ class Session:
         if refused is not None:
             self.close(refused, "connect")
             return False
-        self.talk.out += greeting(self.protocol.terms).encode()
+        self.talk.out += greeting_octets(self.protocol.terms)
         return self._open
 
     async def _listen_first(self) -> Reply | None:
@@ -232,7 +232,7 @@ class Session:
         if refused is not None:
             self.error(refused, "helo")
             return
-        self.say(self.protocol.hello_accepted(event.name))
+        self.talk.out += self.protocol.hello_accepted(event.name)
         self.client.helo, self.client.extended = event.name, self.protocol.extended
 
     async def _starttls(self, event: StartTls) -> None:
@@ -269,7 +269,7 @@ class Session:
         if refused is not None:
             self.close(refused, "connect")
             return
-        self.say(greeting(self.protocol.terms))
+        self.talk.out += greeting_octets(self.protocol.terms)
 
     # --- the transaction ---
 

@@ -83,6 +83,17 @@ def keywords(terms: Terms) -> frozenset[str]:
 
 
 @lru_cache(maxsize=256)
+def greeting_octets(terms: Terms) -> bytes:
+    return greeting(terms).encode()
+
+
+@lru_cache(maxsize=256)
+def hello_octets(terms: Terms, *, extended: bool) -> bytes:
+    """The reply to EHLO and LHLO, or to HELO."""
+    return (hello(terms) if extended else Reply(250, "", (terms.hostname,))).encode()
+
+
+@lru_cache(maxsize=256)
 def greeting(terms: Terms) -> Reply:
     return Reply(220, "", (f"{terms.hostname} {'LMTP' if terms.lmtp else 'ESMTP'} tripost",))
 
