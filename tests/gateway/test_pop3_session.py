@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import pathlib
+from contextlib import suppress
+from functools import partial
 
 import pytest
 import trio
@@ -10,11 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import memory_stream_pair
 
+from tripost.delivery.mailbox import removal
+from tripost.delivery.mailbox.folders import lock_mailbox
 from tripost.delivery.mailbox.places import make_mailbox
 from tripost.delivery.mailbox.session import MailboxInUse, open_mailbox
 from tripost.delivery.mailbox.uids import file_name
 from tripost.gateway import guard
 from tripost.gateway.accounts import Accounts
+from tripost.gateway.egress import pop3_session
 from tripost.gateway.egress.pop3_protocol import Pop3Protocol
 from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
 from tripost.gateway.egress.pop3_top import Top
@@ -165,6 +172,121 @@ async def test_one_session_at_a_time(house: House) -> None:
     assert b"-ERR [IN-USE]" in await house.talk(LOGIN)
     box.close()
     assert b"-ERR" not in await house.talk(LOGIN)
+
+
+async def test_upkeep_is_waited_for(house: House) -> None:
+    lock = lock_mailbox(str(house.mail / MARC), upkeep=True)
+    assert lock is not None
+
+    async def release() -> None:
+        await trio.sleep(0.6)
+        os.close(lock)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(release)
+        assert b"+OK 2 messages" in await house.talk(LOGIN)
+
+
+@pytest.mark.parametrize("size", [10, 65_536, 65_537, 300_000])
+async def test_messages_of_other_programs(house: House, size: int) -> None:
+    """Files with LF ends, of sizes read at once and in pieces; RETR one by one and pipelined."""
+    text = (b".line\n" * (size // 6 + 1))[: size - 1] + b"\n"
+    for n in range(3):
+        (house.mail / MARC / "cur" / f"{200 + n}.other:2,S").write_bytes(text)
+    wire = text.replace(b"\n", b"\r\n")
+    stuffed = wire.replace(b"\r\n.", b"\r\n..")
+    one = b"+OK %d octets\r\n.%b.\r\n" % (len(wire), stuffed)
+    got = await house.talk(LOGIN + "RETR 3\r\nRETR 4\r\nRETR 9\r\nDELE 5\r\nRETR 5\r\nRETR 3\r\nQUIT\r\n")
+    rest = got.split(b"\r\n", 3)[3]
+    nothing = b"-ERR no such message\r\n"
+    assert rest == one + one + nothing + b"+OK to be deleted at QUIT\r\n" + nothing + one + b"+OK bye, 1 deleted\r\n"
+    fetched = [event for event in house.seen if isinstance(event, events.Fetched)]
+    assert (fetched[0].messages, fetched[0].deleted) == (3, 1)
+
+
+async def test_a_message_that_another_program_took(house: House) -> None:
+    ours, theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(serve_pop3, theirs, peer=Peer(service="pop3", client=""), context=house.context))
+        await ours.send_all((LOGIN + "STAT\r\n").encode())
+        got = b""
+        while got.count(b"\r\n") < 4:
+            got += await ours.receive_some()
+        files = sorted((house.mail / MARC / "new").iterdir())
+        files[0].rename(house.mail / MARC / "cur" / f"{files[0].name}:2,S")  # read there: it is found again
+        files[1].unlink()
+        await ours.send_all(b"RETR 1\r\nRETR 2\r\nTOP 2 0\r\nDELE 1\r\nDELE 2\r\nQUIT\r\n")
+        got = b""
+        while b"bye" not in got:
+            got += await ours.receive_some()
+    assert got.startswith(b"+OK %d octets\r\n" % len(LETTERS[0]))
+    assert got.count(b"-ERR [SYS/TEMP] another program removed the message") == 2
+    assert b"bye, 2 deleted" in got
+    assert not list((house.mail / MARC / "cur").iterdir())
+
+
+async def test_silence_ends_a_session(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pop3_session, "IDLE", 0.3)
+    for said in ("", "CAPA\r\n", LOGIN + "DELE 1\r\n", "USER m"):
+        ours, theirs = memory_stream_pair()
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(_serve_and_close, theirs, house))
+                await ours.send_all(said.encode())
+                got = bytearray()
+                async for part in ours.receive_stream:
+                    got += part
+        assert b"bye" not in got
+    assert house.left() == 2
+
+
+async def test_who_does_not_log_in_has_ten_minutes_however_busy(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pop3_session, "IDLE", 0.5)
+    ours, theirs = memory_stream_pair()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(_serve_and_close, theirs, house))
+            with suppress(trio.BrokenResourceError):
+                while True:
+                    await ours.send_all(b"CAPA\r\n")
+                    await trio.sleep(0.02)
+
+
+async def _serve_and_close(stream: trio.abc.Stream, house: House) -> None:
+    await serve_pop3(stream, peer=Peer(service="pop3", client=""), context=house.context)
+    await stream.aclose()
+
+
+async def test_a_full_disk_deletes_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: str, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(removal, "replace_file", full)
+    got = await house.talk(LOGIN + "DELE 1\r\nDELE 2\r\nQUIT\r\n")
+    assert got.endswith(b"-ERR [SYS/TEMP] the deleted messages were not removed\r\n")
+    assert house.left() == 2
+
+
+LONG = ("x" * 70, "x" * 300, "x" * 600)
+PLAIN = ("a b", "", ".", "..", "%2e%2e", ".delivered", "MARC@machin.com")
+HOSTILE = ["../x", "a/b", "a\0b", "ünï@machin.com", *PLAIN, *LONG]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_hostile_names(house: House, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By USER, by AUTH, and as accounts that do exist: never a folder outside of the mail store."""
+    monkeypatch.setattr(guard, "SHORTEST", 0.0)
+    encoded = base64.b64encode(f"\0{name}\0my secret".encode()).decode()
+    got = await house.talk(f"USER {name}\r\nPASS my secret\r\nAUTH PLAIN {encoded}\r\nCAPA\r\n")
+    assert (b"+OK 2 messages" in got) == (name == "MARC@machin.com")
+    if "\0" not in name and ":" not in name and name:
+        path = house.folder / "accounts"
+        path.write_text(f"{name}:{path.read_text().partition(':')[2]}")
+        await house.talk(f"USER {name}\r\nPASS my secret\r\nQUIT\r\n")
+    assert sorted(one.name for one in house.folder.iterdir() if not one.name.startswith("accounts")) == ["mail"]
+    assert {one.parent.parent for one in house.folder.rglob("new")} == {house.mail}
 
 
 async def test_no_passwords_in_clear_from_elsewhere(house: House) -> None:

@@ -45,7 +45,7 @@ def remove_all(paths: list[str]) -> int:
 
 def tidy(box: str, policy: Policy, now: float) -> int:
     """Apply the policy to a mailbox and its folders, unless a session holds it; how many messages went."""
-    lock = lock_mailbox(box)
+    lock = lock_mailbox(box, upkeep=True)
     if lock is None:
         return 0
     try:

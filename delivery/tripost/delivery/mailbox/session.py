@@ -16,7 +16,7 @@ import stat
 import time
 from collections.abc import Iterable, Sequence
 
-from tripost.delivery.mailbox.folders import age_of, find_messages, lock_mailbox
+from tripost.delivery.mailbox.folders import age_of, find_messages, held_by_upkeep, lock_mailbox
 from tripost.delivery.mailbox.index import Index
 from tripost.delivery.mailbox.lineends import WireEnds, wire_ends
 from tripost.delivery.mailbox.places import make_mailbox
@@ -31,7 +31,11 @@ NO_LIMITS = Policy()
 
 
 class MailboxInUse(Exception):
-    """Another session holds it."""
+    """Another session holds it; or upkeep does, `briefly`."""
+
+    def __init__(self, account: str, *, briefly: bool) -> None:
+        super().__init__(account)
+        self.briefly = briefly
 
 
 class Message:
@@ -138,7 +142,7 @@ def open_mailbox(mail: str, account: str, now: float | None = None, policy: Poli
     make_mailbox(box)
     lock = lock_mailbox(box)
     if lock is None:
-        raise MailboxInUse(account)
+        raise MailboxInUse(account, briefly=held_by_upkeep(box))
     try:
         return MailboxSession(lock, mail, box, policy, time.time() if now is None else now)
     except BaseException:

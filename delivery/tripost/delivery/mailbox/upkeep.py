@@ -30,7 +30,7 @@ def finish_removals(mail: str) -> int:
     """After a crash: what sessions had begun to remove."""
     count = 0
     for box in pending(mail):
-        lock = lock_mailbox(box) if os.path.isdir(box) else None
+        lock = lock_mailbox(box, upkeep=True) if os.path.isdir(box) else None
         if lock is not None:
             try:
                 count += replay(mail, box, partial(find_messages, box))

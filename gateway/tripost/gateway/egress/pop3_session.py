@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from tripost.delivery.mailbox.policy import Policy
-from tripost.delivery.mailbox.session import MailboxInUse, open_mailbox
+from tripost.delivery.mailbox.session import MailboxInUse, MailboxSession, open_mailbox
 from tripost.gateway.egress.login_delay import LoginDelay
 from tripost.gateway.egress.pop3_maildrop import Maildrop, Refused, in_thread
 from tripost.gateway.egress.pop3_protocol import LANGUAGES, Command, Line, Mistake, Pop3Protocol, capabilities
@@ -42,6 +42,7 @@ READ = 16_384
 LOGIN_TRIES = 5
 MISTAKES = 100
 OUT_LIMIT = 65_536
+UPKEEP_WAIT, SESSION_WAIT = 10.0, 0.25  # seconds before a mailbox is said to be in use
 RUN = 100  # pipelined RETR that are looked at together
 CODES = {  # of what `login` denies; RFC 3206
     "credentials": "[AUTH] ",
@@ -263,7 +264,7 @@ class _Session:
             self._err(f"[LOGIN-DELAY] log in again in {wait:.0f} s")
             return
         try:
-            box = await in_thread(partial(open_mailbox, context.mailboxes, account, now, policy))
+            box = await _open(partial(open_mailbox, context.mailboxes, account, now, policy))
         except MailboxInUse:
             self._err("[IN-USE] another session has this mailbox")
             return
@@ -362,3 +363,15 @@ class _Session:
     def close(self) -> None:
         if self._drop is not None:
             self._drop.close()
+
+
+async def _open(work: Callable[[], MailboxSession]) -> MailboxSession:
+    """Raises MailboxInUse, but waits for who may be done soon: upkeep, or a session whose client has just gone."""
+    began = trio.current_time()
+    while True:
+        try:
+            return await in_thread(work)
+        except MailboxInUse as wrong:
+            if trio.current_time() - began > (UPKEEP_WAIT if wrong.briefly else SESSION_WAIT):
+                raise
+        await trio.sleep(0.1)
