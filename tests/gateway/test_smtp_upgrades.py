@@ -205,6 +205,7 @@ def test_times_as_people_say_them() -> None:
 async def test_bodies_go_to_files_when_memory_is_short(autojump_clock: MockClock, tmp_path: pathlib.Path) -> None:
     files, pool = FakeFiles(), MemoryPool(1000)
     async with lab(tmp_path, files=files, settings=msgspec.structs.replace(SMALL, inline=32_768)) as one:
+        one.dispatcher.stop()
         ours, theirs = memory_stream_pair()
         async with trio.open_nursery() as nursery:
 
@@ -228,6 +229,28 @@ async def test_bodies_go_to_files_when_memory_is_short(autojump_clock: MockClock
             await ours.aclose()
         assert pool.used == 0
         assert len(one.events(events.Accepted)) == 1
+        # a small one comes back out of its file, into the record
+        assert files.names("spool/bodies") == []
+        (lease,) = await one.queue.claim("local", 1)
+        content = await (await one.queue.open_body(lease)).read()
+        assert content.endswith(b"\r\n" + b"x" * 201 + b"\r\n")
+
+
+async def test_large_contents_come_through_in_pieces(autojump_clock: MockClock, tmp_path: pathlib.Path) -> None:
+    files = FakeFiles()
+    letter = b"Subject: x\r\n\r\n" + b"".join(b"%07d\r\n" % number for number in range(80_000))
+    async with lab(tmp_path, files=files) as one:
+        one.dispatcher.stop()
+        replies = await one.talk(RCPT + b"DATA\r\n" + letter + b".\r\nQUIT\r\n", message_size=1 << 20)
+        assert replies[-2].startswith("250 2.0.0 queued as")
+        assert len(files.names("spool/bodies")) == 1
+        (lease,) = await one.queue.claim("local", 1)
+        reader = await one.queue.open_body(lease)
+        found = b""
+        while piece := await reader.read():
+            found += piece
+        assert found.endswith(b"+0000\r\n" + letter)
+        assert len(found) == lease.envelope.size
 
 
 async def test_no_memory_is_kept_for_what_was_forgotten(autojump_clock: MockClock, one: Lab) -> None:

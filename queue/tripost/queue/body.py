@@ -15,6 +15,9 @@ from collections.abc import Callable
 from tripost.queue.files import Files, Handle
 from tripost.queue.log import RunSync, translate
 
+PIECE = 256 << 10  # octets that are written to a file at once
+SYNC_EVERY = 8 << 20  # octets; the disk has never much to do at once, so that a small message's sync waits for little
+
 
 class Body:
     """Being written. `size` counts octets so far; `check` is the CRC-32 of those in the file."""
@@ -29,6 +32,8 @@ class Body:
         self._inline = inline
         self._run_sync = run_sync
         self._chunks: list[bytes] = []
+        self._waiting = 0  # octets in `_chunks`
+        self._unsynced = 0
         self._handle: Handle | None = None
         self.size = 0
         self.check = 0
@@ -37,7 +42,8 @@ class Body:
         """Take some content; raises SpoolError/SpoolFull."""
         self._chunks.append(data)
         self.size += len(data)
-        if self._handle is not None or self.size > self._inline:
+        self._waiting += len(data)
+        if self._waiting > (self._inline if self._handle is None else PIECE):
             await self.spill()
 
     @property
@@ -55,12 +61,16 @@ class Body:
         """(content, "") of a small body, (b"", file name) of one that is now durable in its own file."""
         if self._handle is None:
             return b"".join(self._chunks), ""
+        if self.size <= self._inline:  # it went to a file for want of memory only: a record is cheaper than two syncs
+            await self._hop(self._take_back)
+            return b"".join(self._chunks), ""
         await self._hop(self._sync)
         return b"", self._name
 
     async def discard(self) -> None:
         """Forget it; harmless after an accept that failed, and when called twice."""
         self._chunks.clear()
+        self._waiting = 0
         if self._handle is not None:
             await self._hop(self._remove)
 
@@ -83,9 +93,21 @@ class Body:
         self._handle.write_at(self.size - len(data), data)
         self.check = zlib.crc32(data, self.check)
         self._chunks.clear()
+        self._waiting = 0
+        self._unsynced += len(data)
+        if self._unsynced >= SYNC_EVERY:
+            self._handle.sync()
+            self._unsynced = 0
+
+    def _take_back(self) -> None:
+        assert self._handle is not None
+        self._chunks.insert(0, self._handle.read_at(0, self.size - self._waiting))
+        self._remove()
 
     def _sync(self) -> None:
         assert self._handle is not None
+        if self._chunks:
+            self._spill()
         self._handle.sync()
         self._files.sync_folder(self._folder)
 

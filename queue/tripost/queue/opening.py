@@ -7,6 +7,7 @@ import random as stdlib_random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import trio
 
@@ -21,6 +22,9 @@ from tripost.queue.recovery import Recovered, recover
 from tripost.queue.segment import Writer
 from tripost.queue.store import Store
 from tripost.queue.values import QueueSettings, Reporter
+
+LOG_THREADS = 2  # it commits in one and seals in another
+BODY_THREADS = 16
 
 
 @asynccontextmanager
@@ -37,7 +41,8 @@ async def open_queue(
 ) -> AsyncGenerator[Queue, None]:
     """Lock the folder, recover what it holds, run the committer. Raises SpoolLocked, SpoolDamaged, SpoolError."""
     disk: Files = files if files is not None else RealFiles()
-    hop: RunSync = run_sync if run_sync is not None else trio.to_thread.run_sync
+    # each its own threads: whoever reads or writes contents never keeps the log waiting for one
+    hop, log_hop = run_sync or _threads(BODY_THREADS), run_sync or _threads(LOG_THREADS)
 
     def trouble(where: str, reason: str) -> None:
         bus.emit(events.Trouble(time=clock.now(), where=where, reason=reason))
@@ -47,7 +52,7 @@ async def open_queue(
         recovered = await _recover(disk, folder, clock, hop)
         ledger = recovered.ledger
         store = Store(disk, folder, hop, trouble, ledger.live)
-        log = _log(disk, folder, settings, recovered, hop, trouble)
+        log = _log(disk, folder, settings, recovered, log_hop, trouble)
         queue = Queue(
             settings, clock=clock, bus=bus, reporter=reporter, random=random, log=log, store=store, ledger=ledger
         )
@@ -67,6 +72,15 @@ async def open_queue(
             store.close()
     finally:
         lock.close()
+
+
+def _threads(most: int) -> RunSync:
+    limiter = trio.CapacityLimiter(most)
+
+    async def run_sync(work: Callable[[], Any]) -> Any:
+        return await trio.to_thread.run_sync(work, limiter=limiter)
+
+    return run_sync
 
 
 async def _recover(disk: Files, folder: str, clock: Clock, hop: RunSync) -> Recovered:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tripost.gateway.ingress.quotas import Quotas
 
 
+TURNS = 64  # contents in files that are committed at the same time
+
+
 class Intake(Protocol):
     """Where accepted mail goes: `tripost.queue.manager.Queue`, or nowhere in a rehearsal."""
 
@@ -102,6 +105,7 @@ class IngressContext:
     normalize: bool = False
     logins: Logins | None = None
     mechanisms: Mechanisms = field(init=False)
+    turns: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(TURNS))
     draining: Draining = field(default_factory=Draining)
 
     def __post_init__(self) -> None:

@@ -179,7 +179,11 @@ class Transaction:
         body = self._body
         assert body is not None
         try:
-            await self._context.queue.accept(envelope, body)
+            if body.in_memory:
+                await self._context.queue.accept(envelope, body)
+            else:
+                async with self._context.turns:
+                    await self._context.queue.accept(envelope, body)
         except SpoolUnsure:
             self._body = None  # it may be the queue's
             raise
