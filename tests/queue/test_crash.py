@@ -15,7 +15,7 @@ import trio
 from trio.testing import MockClock
 
 from support.fake_files import Crash, FakeFiles
-from support.life import EAGER, Accept, Hold, Life, Release, Sleep, Step, Suspend, Work, between, queued
+from support.life import EAGER, Accept, Hold, Life, Release, Retry, Sleep, Step, Suspend, Work, between, queued
 from support.queues import queue_on
 from tripost.queue.errors import SpoolError
 
@@ -61,6 +61,21 @@ LIVES: dict[str, list[Step]] = {
         Work(A, ("ok",)),
         Hold(0, False),
         Work(A, ("ok",)),
+    ],
+    "deferred, held, and tried at once": [
+        Accept((A, B), 20),
+        Accept((A, A, B), 20),
+        Work(A, ("later",), 1),
+        Work(A, ("later", "ok"), 1),
+        Accept((A,), 20, release=500),
+        Hold(0, True),
+        Retry(),
+        Work(A, ("later",), 3),
+        Hold(0, False),
+        *[Accept((B,), 400, waiters=2) for _ in range(2)],
+        Sleep(11),
+        Retry(),
+        Work(A, ("ok",), 9),
     ],
     "suspended in one segment, resumed in another": [
         Accept((A,)),

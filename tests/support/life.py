@@ -127,7 +127,12 @@ class Suspend:
     on: bool = True
 
 
-Step = Accept | Work | Release | Sleep | Hold | Suspend
+@dataclass(frozen=True)
+class Retry:
+    """Everything that is deferred, now."""
+
+
+Step = Retry | Accept | Work | Release | Sleep | Hold | Suspend
 
 
 class Life:
@@ -138,11 +143,13 @@ class Life:
         self.after = Model()
         self.unsure: dict[str, dict[int, State]] = {}  # whose client got no reply
         self.steps = 0
+        self.each = False  # the step under way changes messages one by one
 
     async def live(self, files: FakeFiles, steps: list[Step], seen: list[Event] | None = None) -> None:
         async with queue_on(files, EAGER, seen) as queue:
             for step in steps:
                 self.steps += 1
+                self.each = isinstance(step, Retry)
                 await self._step(queue, step)
                 self.before = self.after.copy()
 
@@ -158,6 +165,8 @@ class Life:
                 queue.release(lease)
         elif isinstance(step, Sleep):
             await trio.sleep(step.seconds)
+        elif isinstance(step, Retry):
+            await self._retry(queue)
         elif isinstance(step, Suspend):
             await self._suspend(queue, step)
         elif self.after.queued:
@@ -199,6 +208,13 @@ class Life:
             self.after.settle(lease, outcomes, queue._clock.now())
             await queue.settle(lease, outcomes)
 
+    async def _retry(self, queue: Queue) -> None:
+        now, rows = queue._clock.now(), queue._ledger.rows
+        for states in self.after.queued.values():
+            for n, one in states.items():
+                states[n] = State(one.hop, one.attempts, min(one.due, now), one.held)
+        await queue.edit.retry({rows.place[row] for row in rows.live()})
+
     async def _suspend(self, queue: Queue, step: Suspend) -> None:
         others = self.after.suspended - {step.hop}
         self.after.suspended = others | {step.hop} if step.on else others
@@ -210,7 +226,7 @@ class Life:
         id = sorted(ids)[step.number % len(ids)]
         left = self.after.queued[id]
         self.after.queued[id] = {n: State(one.hop, one.attempts, one.due, step.held) for n, one in left.items()}
-        await queue.hold(ids[id], step.held)
+        await queue.edit.hold([ids[id]], step.held)
 
 
 async def queued(queue: Queue) -> Model:
@@ -258,5 +274,7 @@ def between(found: Model, life: Life) -> bool:
         return False
     if found.queued in (before, after):
         return True
+    if life.each:
+        return all(found.queued.get(id) in (before.get(id), after.get(id)) for id in before | after | found.queued)
     known = all(found.queued.get(id) == states for id, states in before.items())
     return known and all(after.get(id) == states for id, states in found.queued.items())

@@ -18,7 +18,7 @@ import trio.lowlevel
 from msgspec.structs import replace
 
 from tripost.queue.clock import Clock
-from tripost.queue.entries import MOVE, Later, Move, decode_move, decode_settle, encode
+from tripost.queue.entries import MOVE, Later, Move, encode
 from tripost.queue.errors import SpoolError
 from tripost.queue.ledger import Ledger
 from tripost.queue.log import Log
@@ -121,7 +121,7 @@ class Housekeeping:
             self._ledger.lease(row)
         while rows:
             try:
-                replies = await self._replies(self._ledger.rows.told[rows[0]])
+                replies = await self._store.replies(self._ledger.rows.told[rows[0]])
                 lease = await self._queue.lease_of(rows[0])
             except SpoolError as wrong:
                 self._queue.trouble("expiry", str(wrong))
@@ -217,7 +217,7 @@ class Housekeeping:
         message = await self._store.read(place)
         later: list[Later] = []
         for row in queued:
-            replies = await self._replies(rows.told[row])
+            replies = await self._store.replies(rows.told[row])
             later += [
                 Later(one.id, rows.attempts[row], rows.due[row], replies.get(one.id, ""))
                 for one in self._ledger.chosen(row, message.envelope)
@@ -229,14 +229,3 @@ class Housekeeping:
             MOVE, payload, lambda at: self._ledger.moved(queued, at, message.file, same=same), essential=True
         )
         return len(payload)
-
-    async def _replies(self, told: int) -> dict[int, str]:
-        """The last reply of each recipient, from the record that told it."""
-        if not told or segment_of(told) not in self._ledger.live:
-            return {}
-        try:
-            kind, payload = await self._store.record(told)
-        except SpoolError:
-            return {}  # only words are lost
-        later = decode_move(payload).later if kind == MOVE else decode_settle(payload).later
-        return {one.recipient: one.reply for one in later}

@@ -188,6 +188,21 @@ class Ledger:
             else:
                 self.schedule.add(one, now)
 
+    def told_to_hurry(self, row: int, at: int, due: float, *, whole: bool) -> None:
+        """A record at `at` says durably that the row is due then; `whole`: it is all of its message."""
+        index = self.index(segment_of(at))
+        if whole:
+            index.add_later(self.rows.place[row], offset_of(at), due, self.rows.attempts[row])
+        else:
+            index.add_single(offset_of(at))
+        self.rows.told[row] = at
+
+    def hurry(self, hurried: set[int], due: float, now: float) -> None:
+        """Rows are due then, wherever they wait."""
+        self.schedule.hurry(hurried, due, now)
+        for row in hurried:
+            self.rows.due[row] = min(due, self.rows.due[row])
+
     def end(self, row: int) -> bool:
         """The row is in no chain and owes nothing any more; True when its message is gone."""
         self.live[segment_of(self.rows.place[row])] -= 1

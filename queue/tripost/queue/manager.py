@@ -25,7 +25,8 @@ from tripost.queue import events
 from tripost.queue.blocks import SUSPEND, Suspension
 from tripost.queue.body import Body, BodyReader
 from tripost.queue.clock import Clock
-from tripost.queue.entries import ACCEPT, HOLD, NOTE, SETTLE, Acceptance, Hold, Later, Settlement, encode
+from tripost.queue.edit import Edit
+from tripost.queue.entries import ACCEPT, NOTE, SETTLE, Acceptance, Later, Settlement, encode
 from tripost.queue.errors import SpoolError, SpoolFull, SpoolUnsure
 from tripost.queue.events import Bus
 from tripost.queue.ids import Ids
@@ -35,6 +36,7 @@ from tripost.queue.message import Envelope, Outcome
 from tripost.queue.retry import spread
 from tripost.queue.rows import IN_SETTLEMENT, TRIES, WARNED
 from tripost.queue.scanning import scan
+from tripost.queue.search import Search
 from tripost.queue.settling import Decision, decide, news_of
 from tripost.queue.store import Store
 from tripost.queue.telling import reply_of, tell_accepted, tell_settled
@@ -77,6 +79,8 @@ class Queue:
         self._noting = trio.Lock()
         self.noted = trio.Event()  # a note is to be written
         self.moving = trio.Lock()  # whoever changes messages that are not leased
+        self.search = Search(ledger, store, clock, settings.expire)
+        self.edit = Edit(self.moving, ledger, log, store, clock, self.ring)
 
     # --- taking mail in ---
 
@@ -109,9 +113,10 @@ class Queue:
         now = self._clock.now()
         self._ledger.enter(place, message, now)
         tell_accepted(self._bus, self._counts, message.envelope, now)
-        self._ring()
+        self.ring()
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
+        """Something may be claimable now."""
         if self._bell is not None:
             self._bell.set()
             self._bell = None
@@ -164,7 +169,7 @@ class Queue:
         for row in rows:
             self._ledger.lease(row)
         if self._bell is not None and self._schedule.waiting(hop):
-            self._ring()
+            self.ring()
         leases: list[Lease] = []
         while rows:
             try:
@@ -209,7 +214,7 @@ class Queue:
         self._schedule.unprobe(self._ledger.rows.hop[lease.row])
         self._leased -= len(lease.recipients)
         self._ledger.put_back(lease.row)
-        self._ring()
+        self.ring()
 
     # --- what became of it ---
 
@@ -260,7 +265,7 @@ class Queue:
         tell_settled(self._bus, self._counts, lease.envelope.id, decision, report_id, now)
         if decision.gone and self._store.empty(self._log.number):
             self.emptied.set()
-        self._ring()
+        self.ring()
 
     async def _report(self, lease: Lease, decision: Decision) -> Acceptance | None:
         news, ret = news_of(lease.envelope, decision), lease.envelope.ret or self._settings.ret
@@ -294,17 +299,6 @@ class Queue:
 
     # --- operators ---
 
-    async def hold(self, place: int, held: bool) -> int:
-        """Keep the message at `place` from being tried, or let it go on; how many deliveries that concerns.
-
-        A lease that is out stays valid; what it leaves queued is held."""
-        async with self.moving:
-            rows = await self.rows_at(place)
-            if rows:
-                apply = partial(self._held, rows, held)
-                await self._log.append(HOLD, encode(Hold(place, held)), apply, essential=True)
-        return len(rows)
-
     async def queued_ids(self, next_hop: str, most: int) -> set[str] | None:
         """The messages for a next hop; None when they are more than `most`. A scan that yields. Raises SpoolError."""
         hop, rows = self._schedule.find(next_hop), self._ledger.rows
@@ -312,14 +306,6 @@ class Queue:
         if len(places) > most:
             return None
         return {(await self._store.read(place)).envelope.id for place in places}
-
-    async def rows_at(self, place: int) -> list[int]:
-        """The queued deliveries of the message at `place`; a scan that yields."""
-        return [row async for row in scan(self._ledger.rows, lambda one: one == place)]
-
-    def _held(self, rows: list[int], held: bool, at: int) -> None:
-        self._ledger.hold(rows, at, held, self._clock.now())
-        self._ring()
 
     async def suspend(self, next_hop: str, until: float = 0.0, reason: str = "") -> None:
         """Try nothing for the next hop, neither what waits nor what comes, until then (wall seconds; 0: until
@@ -330,7 +316,7 @@ class Queue:
             raise SpoolFull("too many suspensions and back-offs are kept")
         await self.write_notes()
         self._bus.emit(events.Suspended(time=self._clock.now(), next_hop=next_hop, until=until, reason=reason))
-        self._ring()
+        self.ring()
 
     async def resume(self, next_hop: str) -> bool:
         """False when it was not suspended. Durable."""
@@ -338,7 +324,7 @@ class Queue:
             return False
         await self.write_notes()
         self._bus.emit(events.Resumed(time=self._clock.now(), next_hop=next_hop))
-        self._ring()
+        self.ring()
         return True
 
     @property
@@ -360,7 +346,7 @@ class Queue:
         if (hop := self._schedule.find(next_hop)) is not None:
             self._schedule.unblock(hop)
             self._note()
-            self._ring()
+            self.ring()
 
     async def write_notes(self) -> None:
         """Make every pending note durable."""

@@ -110,10 +110,9 @@ class Schedule:
             self.held[row] = None
         elif rows.due[row] > now:
             slot = math.ceil(rows.due[row] * SLOTS)
-            first = self._calendar.get(slot, NIL)
-            if first == NIL:
+            if slot not in self._calendar:
                 heapq.heappush(self._slots, slot)
-            rows.after[row] = first
+            rows.after[row] = self._calendar.get(slot, NIL)
             self._calendar[slot] = row
         else:
             self._push(row, first=False)
@@ -312,6 +311,24 @@ class Schedule:
                 return True
             del self._rung[hop]
         return False
+
+    def hurry(self, hurried: set[int], due: float, now: float) -> None:
+        """Rows that wait in the calendar are due then; those that do not wait there stay where they are. Every slot
+        that is concerned is gone through once."""
+        rows, out = self._rows, list[int]()
+        for slot in {math.ceil(rows.due[row] * SLOTS) for row in hurried} & self._calendar.keys():
+            row, kept = self._calendar[slot], NIL
+            while row != NIL:
+                after = rows.after[row]
+                if row in hurried:
+                    out.append(row)
+                else:
+                    rows.after[row], kept = kept, row
+                row = after
+            self._calendar[slot] = kept  # an empty one goes when its time comes
+        for row in sorted(out, key=lambda row: (rows.due[row], row)):  # in the order they had
+            rows.due[row] = due
+            self.add(row, now)
 
     def let_out(self, row: int, now: float) -> None:
         """The row may go on, if it stands aside and is not held."""

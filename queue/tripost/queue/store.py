@@ -15,10 +15,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from tripost.queue import records
 from tripost.queue.body import Body, BodyReader
-from tripost.queue.entries import Acceptance, message_of
+from tripost.queue.entries import MOVE, Acceptance, decode_move, decode_settle, message_of
 from tripost.queue.errors import SpoolError
 from tripost.queue.files import Files, Handle
 from tripost.queue.log import RunSync, translate
@@ -26,8 +27,26 @@ from tripost.queue.recovery import Recovered
 from tripost.queue.rows import offset_of, segment_of
 from tripost.queue.segment import segment_name
 
+T = TypeVar("T")
 RECORD_READ = 4096  # one read takes in most records whole
 OPEN_SEGMENTS = 64  # descriptors kept for reading
+
+
+class _Reader:
+    """An open segment; it is closed when nobody reads in it any more."""
+
+    __slots__ = ("closing", "handle", "key", "users")
+
+    def __init__(self, key: bytes, handle: Handle) -> None:
+        self.key = key
+        self.handle = handle
+        self.users = 0
+        self.closing = False
+
+    def close(self) -> None:
+        self.closing = True
+        if not self.users:
+            self.handle.close()
 
 
 class Store:
@@ -49,7 +68,7 @@ class Store:
         self._run_sync = run_sync
         self._trouble = trouble
         self._live = live
-        self._readers: dict[int, tuple[bytes, Handle]] = {}
+        self._readers: dict[int, _Reader] = {}
 
     def new_body(self, new_name: Callable[[], str], inline: int) -> Body:
         return Body(self._files, self._bodies, new_name, inline, self._run_sync)
@@ -66,20 +85,43 @@ class Store:
         """Type and payload of a record: at once where the system has it in memory. Raises SpoolError."""
         segment, offset = segment_of(place), offset_of(place)
         try:
-            key, handle = self._reader(segment)
-            data = handle.read_now(offset, RECORD_READ)
+            reader = self._reader(segment)
+            data = reader.handle.read_now(offset, RECORD_READ)
             if data is not None and (length := records.length_at(data)) > RECORD_READ:
-                data = handle.read_now(offset, length)
+                data = reader.handle.read_now(offset, length)
             if data is None:
-                data = await self._run_sync(partial(_read_record, handle, offset))
+                data = await self.in_thread(segment, lambda _, handle: read_record(handle, offset))
         except OSError as wrong:
             raise translate(wrong) from wrong
-        good = records.decode_at(key, data, 0, offset)
+        good = records.decode_at(reader.key, data, 0, offset)
         if good is None:
             raise SpoolError(f"{segment_name(segment)}: the record at {offset} is damaged")
         return good.kind, good.payload
 
-    def _reader(self, segment: int) -> tuple[bytes, Handle]:
+    async def in_thread(self, segment: int, work: Callable[[bytes, Handle], T]) -> T:
+        """`work(key, handle)` on an open segment, in a worker thread. Raises OSError, SpoolError."""
+        reader = self._reader(segment)
+        reader.users += 1
+        try:
+            found: T = await self._run_sync(partial(work, reader.key, reader.handle))
+        finally:
+            reader.users -= 1
+            if reader.closing and not reader.users:
+                reader.handle.close()
+        return found
+
+    async def replies(self, told: int) -> dict[int, str]:
+        """The last reply of each recipient, from the record that told it; only words are lost where it is gone."""
+        if not told or segment_of(told) not in self._live:
+            return {}
+        try:
+            kind, payload = await self.record(told)
+        except SpoolError:
+            return {}
+        later = decode_move(payload).later if kind == MOVE else decode_settle(payload).later
+        return {one.recipient: one.reply for one in later}
+
+    def _reader(self, segment: int) -> _Reader:
         found = self._readers.get(segment)
         if found is None:
             if len(self._readers) >= OPEN_SEGMENTS:
@@ -89,12 +131,12 @@ class Store:
             if key is None:
                 handle.close()
                 raise SpoolError(f"{segment_name(segment)} has lost its header")
-            found = self._readers[segment] = key, handle
+            found = self._readers[segment] = _Reader(key, handle)
         return found
 
     def _forget(self, segment: int) -> None:
         if segment in self._readers:
-            self._readers.pop(segment)[1].close()
+            self._readers.pop(segment).close()
 
     def open_body(self, message: Acceptance) -> BodyReader:
         if not message.file:
@@ -169,7 +211,7 @@ def _remove(files: Files, path: str, sync: bool) -> None:
         files.sync_folder(os.path.dirname(path))
 
 
-def _read_record(handle: Handle, offset: int) -> bytes:
+def read_record(handle: Handle, offset: int) -> bytes:
     data = handle.read_at(offset, RECORD_READ)
     length = records.length_at(data)
     return data if length <= len(data) else handle.read_at(offset, length)

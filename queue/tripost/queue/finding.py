@@ -1,0 +1,101 @@
+"""what an operator looks for, and whether a message is it
+
+A `Wanted` is a set of conditions, all of which must be true. Some can be decided
+from the columns in memory (state, attempts, size, next hop), the others need the
+message's record; `needle` says which octets such a record must hold, so that most
+records need not be read at all.
+
+Words    `*` and `?` are wild, upper and lower case are the same in addresses,
+         domains and next hops; ids are told exactly or with wild cards.
+Fails    ValueError where a condition cannot be meant.
+"""
+
+from __future__ import annotations
+
+import re
+from fnmatch import translate
+from functools import lru_cache
+
+import msgspec
+
+from tripost.queue.message import Envelope, Recipient
+
+READY, DEFERRED, HELD, SUSPENDED, ACTIVE, DOWN = "ready", "deferred", "held", "suspended", "active", "down"
+STATES = (READY, DEFERRED, HELD, SUSPENDED, ACTIVE, DOWN)
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """ "" or 0 for whatever: ages in seconds, `larger` in octets, `attempts` at least so many, `error` a part of the
+    last reply. `states`: any of these."""
+
+    id: str = ""
+    sender: str = ""
+    recipient: str = ""
+    domain: str = ""
+    next_hop: str = ""
+    account: str = ""
+    error: str = ""
+    older: float = 0.0
+    younger: float = 0.0
+    larger: int = 0
+    attempts: int = 0
+    states: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raises ValueError, one line."""
+        for state in self.states:
+            if state not in STATES:
+                raise ValueError(f"no state {state!r}; there are {', '.join(STATES)}")
+        if min(self.older, self.younger, self.larger, self.attempts) < 0:
+            raise ValueError("ages, sizes and attempts are not negative")
+
+    @property
+    def anything(self) -> bool:
+        return self == Wanted()
+
+    @property
+    def in_columns(self) -> bool:
+        """It can be decided without the messages' records."""
+        words = (self.id, self.sender, self.recipient, self.domain, self.account, self.error)
+        return not any(words) and not self.older and not self.younger
+
+    def needle(self) -> bytes:
+        """Octets that stand in the record of every message that is wanted, whatever their case; b"" for unknown."""
+        sender = "" if "<" in self.sender or ">" in self.sender else self.sender  # "<>" stands in no record
+        pieces = [self.id, sender, self.recipient, f"@{self.domain}" if self.domain else "", self.account]
+        literal = max((_literal(one) for one in pieces), key=len)
+        return literal.encode().lower() if literal.isascii() else b""
+
+    def fits(self, envelope: Envelope, now: float) -> bool:
+        """The message itself, whatever its recipients."""
+        age = now - envelope.accepted
+        return (
+            _like(self.id, envelope.id)
+            and (not self.sender or _like(self.sender, envelope.sender or "<>"))
+            and (not self.account or _like(self.account, envelope.account))
+            and (not self.older or age > self.older)
+            and (not self.younger or age < self.younger)
+        )
+
+    def fits_recipient(self, one: Recipient) -> bool:
+        return _like(self.recipient, one.address) and (
+            not self.domain or _like(self.domain, one.address.rpartition("@")[2])
+        )
+
+    def fits_hop(self, name: str) -> bool:
+        return _like(self.next_hop, name) or _like(self.next_hop, name.partition(":")[2])
+
+
+def _like(pattern: str, text: str) -> bool:
+    return not pattern or _compiled(pattern).match(text) is not None
+
+
+@lru_cache(maxsize=64)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    # brackets are no wild cards here: addresses may hold them
+    return re.compile(translate(pattern.replace("[", "[[]")), re.IGNORECASE)
+
+
+def _literal(pattern: str) -> str:
+    """The longest part without wild cards."""
+    return max(re.split(r"[*?]+", pattern), key=len)
