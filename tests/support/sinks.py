@@ -19,6 +19,8 @@ class _Handler(socketserver.StreamRequestHandler):
             if verb == b"EHLO":
                 self.wfile.writelines(f"250-{one}\r\n".encode() for one in self.server.keywords)
                 self.wfile.write(b"250 PIPELINING\r\n")
+            elif verb == b"RCPT" and self.server.refuse:
+                self.wfile.write(f"{self.server.refuse}\r\n".encode())
             elif verb == b"DATA":
                 self.wfile.write(b"354 go\r\n")
                 content = b""
@@ -42,8 +44,9 @@ class Sink(socketserver.ThreadingTCPServer):
     daemon_threads = False  # `close` waits for them, so that no socket outlives it
     request_queue_size = 128
 
-    def __init__(self, port: int, *keywords: str) -> None:
+    def __init__(self, port: int, *keywords: str, refuse: str = "") -> None:
         super().__init__(("127.0.0.1", port), _Handler)
+        self.refuse = refuse  # what RCPT gets
         self.messages: list[bytes] = []
         self.commands: list[str] = []
         self.keywords = ("sink", *keywords)

@@ -191,6 +191,26 @@ class Dispatcher:
     def _trouble(self, reason: str) -> None:
         self._bus.emit(Trouble(time=self._clock.now(), where="delivery", reason=reason))
 
+    # --- what an operator asks ---
+
+    def bound(self, next_hop: str) -> tuple[str, str, float] | None:
+        """(site, what keeps more from being sent there now as the event `limited` has it, seconds or 0)."""
+        way = self._ways.known(next_hop)
+        site = self._sites.get(way.site) if way is not None else None
+        if site is None:
+            return None
+        by, wait = site.binding(self._clock.now(), bool(site.open))
+        by = by or site.room() or ("max_connections" if self._used >= self._settings.max_connections else "")
+        return (site.name, by, wait) if by else None
+
+    def hurry(self, next_hop: str) -> None:
+        """Its site has rested enough: somebody knows better."""
+        way = self._ways.known(next_hop)
+        site = self._sites.get(way.site) if way is not None else None
+        if site is not None:
+            site.hurry()
+            self.serve(site)
+
     # --- slots ---
 
     def serve(self, site: Site) -> None:

@@ -134,6 +134,10 @@ class Site:
         self._failures += 1
         return self.window.failed()
 
+    def hurry(self) -> None:
+        """No more rest."""
+        self._rest = 0.0
+
     def succeeded(self) -> list[str]:
         """It can be spoken to: the next hops that wait in vain."""
         self._failures = 0

@@ -35,6 +35,7 @@ from tripost.gateway.monitor.websocket import Monitor
 from tripost.gateway.peer import Peer
 from tripost.gateway.reports import Reports
 from tripost.gateway.tls import TlsError
+from tripost.gateway.wiring_control import make_control
 from tripost.gateway.wiring_delivery import delivery_settings
 from tripost.gateway.wiring_egress import make_logins
 from tripost.gateway.wiring_ingress import SMTP, ingress_context
@@ -105,7 +106,14 @@ class Gateway:
         try:
             logins, keep_logins = make_logins(self.config, self._mail.accounts, self.bus, clock)
             services = self._services(queue, router, clock, logins)
-            await bind(services)
+            dispatcher = self._dispatcher(queue, clock)
+            control = make_control(self.config, queue, dispatcher, self.bus, clock, self.addresses)
+            await control.bind()
+            try:
+                await bind(services)
+            except BaseException:
+                control.close()
+                raise
         except (ListenError, TlsError, AccountsError) as wrong:
             raise StartError(str(wrong)) from wrong
         for service in services:
@@ -114,7 +122,7 @@ class Gateway:
             outer.start_soon(_cancel_on_hard, stop, outer.cancel_scope)
             outer.start_soon(keep_fresh, services[0].terms.certificates, self.bus, clock)
             async with trio.open_nursery() as work:
-                dispatcher = self._dispatcher(queue, clock)
+                outer.start_soon(control.run)
                 await work.start(dispatcher.run)
                 outer.start_soon(self._mail.keep_up, queue, clock)
                 outer.start_soon(keep_logins)

@@ -193,6 +193,10 @@ class Events(msgspec.Struct, frozen=True, kw_only=True):
     format: Literal["auto", "text", "json"] = "auto"
 
 
+class Admin(msgspec.Struct, frozen=True, kw_only=True):
+    group: str = ""  # whose members may steer the gateway, beside root and its own user
+
+
 class Lifecycle(msgspec.Struct, frozen=True, kw_only=True):
     drain: Duration = 30.0
 
@@ -218,6 +222,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     dsn: Dsn = Dsn()
     dns: Dns = Dns()
     events: Events = Events()
+    admin: Admin = Admin()
     lifecycle: Lifecycle = Lifecycle()
 
     @property

@@ -86,6 +86,14 @@ class Blocks:
         self._notes.put(BACK_OFF + name, b"")
         return True
 
+    def hurry(self, hop: int, now: float) -> bool:
+        """Its probe is due now; False where there is no back-off, or a probe under way."""
+        one = self._back_offs.get(hop)
+        if one is None or one.probing:
+            return False
+        self._wait(hop, one, now)
+        return True
+
     def ended(self, now: float) -> Iterator[int]:
         """Hops whose time to be probed has come."""
         while self._ends and self._ends[0][0] <= now:

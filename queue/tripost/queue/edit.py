@@ -79,6 +79,12 @@ class Edit:
             await trio.lowlevel.checkpoint()
         return found
 
+    async def next_hops(self, places: Collection[int]) -> set[str]:
+        """Where the messages at `places` are to go."""
+        found = await self._rows_at(set(places))
+        hops = {self._ledger.rows.hop[row] for rows in found.values() for row in rows}
+        return {self._ledger.schedule.name(hop) for hop in hops}
+
     async def retry(self, places: Collection[int]) -> int:
         """What is deferred of the messages at `places` is due now; attempts are kept. How many deliveries."""
         async with self._moving:

@@ -160,6 +160,15 @@ class Resumed(Event, frozen=True, kw_only=True):
     next_hop: str
 
 
+class Steered(Event, frozen=True, kw_only=True):
+    """An operator did something to the queue: `who` by the socket's credentials, `what` the conditions or next hop."""
+
+    who: str
+    action: str
+    what: str
+    changed: int
+
+
 class Bounced(Event, frozen=True, kw_only=True, tag="failed"):
     """Given up. `report` is the id of the DSN, "" where none is due."""
 

@@ -31,6 +31,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     id: str = ""
     sender: str = ""
     recipient: str = ""
+    address: str = ""  # of the sender or a recipient
     domain: str = ""
     next_hop: str = ""
     account: str = ""
@@ -56,13 +57,13 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def in_columns(self) -> bool:
         """It can be decided without the messages' records."""
-        words = (self.id, self.sender, self.recipient, self.domain, self.account, self.error)
+        words = (self.id, self.sender, self.recipient, self.address, self.domain, self.account, self.error)
         return not any(words) and not self.older and not self.younger
 
     def needle(self) -> bytes:
         """Octets that stand in the record of every message that is wanted, whatever their case; b"" for unknown."""
         sender = "" if "<" in self.sender or ">" in self.sender else self.sender  # "<>" stands in no record
-        pieces = [self.id, sender, self.recipient, f"@{self.domain}" if self.domain else "", self.account]
+        pieces = [self.id, sender, self.recipient, self.address, f"@{self.domain}" if self.domain else "", self.account]
         literal = max((_literal(one) for one in pieces), key=len)
         return literal.encode().lower() if literal.isascii() else b""
 
@@ -72,6 +73,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return (
             _like(self.id, envelope.id)
             and (not self.sender or _like(self.sender, envelope.sender or "<>"))
+            and (not self.address or any(_like(self.address, one) for one in _addresses(envelope)))
             and (not self.account or _like(self.account, envelope.account))
             and (not self.older or age > self.older)
             and (not self.younger or age < self.younger)
@@ -84,6 +86,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def fits_hop(self, name: str) -> bool:
         return _like(self.next_hop, name) or _like(self.next_hop, name.partition(":")[2])
+
+
+def _addresses(envelope: Envelope) -> list[str]:
+    return [envelope.sender, *(one.address for one in envelope.recipients)]
 
 
 def _like(pattern: str, text: str) -> bool:

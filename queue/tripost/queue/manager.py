@@ -331,6 +331,21 @@ class Queue:
     def suspensions(self) -> Mapping[str, Suspension]:
         return self._schedule.blocks.suspended
 
+    def down(self, next_hop: str) -> tuple[str, float]:
+        """Of a next hop with a back-off: what was last said, and when it is probed next (0: now); ("", 0) without."""
+        hop = self._schedule.find(next_hop)
+        one = self._schedule.blocks.back_off(hop) if hop is not None else None
+        if one is None:
+            return "", 0.0
+        return reply_of(one.last) if one.last is not None else "before the last start", one.until
+
+    def probe(self, next_hop: str) -> bool:
+        """Try a next hop that could not be spoken to now, with one message; False where it is not that."""
+        hop = self._schedule.find(next_hop)
+        hurried = hop is not None and self._schedule.blocks.hurry(hop, self._clock.now())
+        self.ring()
+        return hurried
+
     def note(self, name: str, value: bytes) -> bool:
         """Keep a small value over restarts, b"" for none; durable within a second. False: there is no room for it."""
         fits = self._ledger.notes.put(name, value)

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from tripost.gateway.cli.queue_options import add_explain, add_queue
 from tripost.gateway.cli.session_options import add_session
 from tripost.gateway.cli.user_options import add_user
 
@@ -44,11 +45,13 @@ def parser() -> argparse.ArgumentParser:
     user = commands.add_parser("user", help="local users")
     add_user(user, _config_option)
     queue = commands.add_parser("queue", help="the queue")
-    verbs = queue.add_subparsers(dest="verb", required=True, metavar="VERB")
-    verify = verbs.add_parser("verify", help="compare every checksum in the spool; exit 0, or 1 for damage")
-    verify.add_argument("--offline", action="store_true", help="insist that no gateway runs: the answer is final")
-    verify.add_argument("--json", action="store_true", help="one JSON object")
-    _config_option(verify)
+    add_queue(queue, _config_option)
+    status = commands.add_parser("status", help="what the running gateway is and does")
+    explain = commands.add_parser("explain", help="why queued mail is not delivered yet (= queue explain)")
+    add_explain(explain)
+    for one in (status, explain):
+        one.add_argument("--json", action="store_true", help="JSON")
+        _config_option(one)
     _config_option(route)
     _config_option(serve, "config_option")
     _config_option(check, "config_option")
@@ -103,10 +106,10 @@ def _run(options: argparse.Namespace) -> int:
         from tripost.gateway.cli import session
 
         return session.run(config, options)
-    if options.command == "queue":
+    if options.command in ("queue", "status", "explain"):
         from tripost.gateway.cli import queue
 
-        return queue.run_verify(config, offline=options.offline, as_json=options.json)
+        return queue.run(config, options)
     from tripost.gateway.cli import user
 
     return user.run(config, options)

@@ -1,0 +1,79 @@
+"""the options of tripost queue … and tripost explain"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+STATES = "ready, deferred, held, suspended, active, down"
+VERBS = {
+    "summary": ("the queue by next hop and age", "tripost queue summary"),
+    "list": ("list queued messages", "tripost queue list --domain example.com --state deferred"),
+    "count": ("count queued messages", "tripost queue count --older-than 1d"),
+    "hold": ("keep messages from being tried", "tripost queue hold --sender 'list@*' --dry-run"),
+    "release": ("let held messages go on", "tripost queue release --id 06M3D2EH0WN2Q0R7C4"),
+    "retry": ("try messages and their next hops now", "tripost queue retry --next-hop mx:example.com"),
+    "suspend": ("try nothing for a next hop", "tripost queue suspend mx:example.com --for 2h --reason 'they move'"),
+    "resume": ("end a suspension", "tripost queue resume mx:example.com"),
+    "suspensions": ("list what is suspended", "tripost queue suspensions"),
+    "explain": ("why mail is not delivered yet", "tripost queue explain marc@example.com"),
+    "verify": ("compare every checksum in the spool; exit 0, or 1 for damage", "tripost queue verify --offline"),
+}
+FILTERED = ("list", "count", "hold", "release", "retry")
+
+
+def add_queue(queue: argparse.ArgumentParser, config_option: Callable[[argparse.ArgumentParser], None]) -> None:
+    verbs = queue.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, (text, example) in VERBS.items():
+        one = verbs.add_parser(
+            verb, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=f"Example: {example}"
+        )
+        if verb in FILTERED:
+            _add_filter(one)
+        if verb in ("hold", "release", "retry"):
+            one.add_argument("--dry-run", action="store_true", help="tell only how many messages fit")
+            one.add_argument("--yes", action="store_true", help="do not ask, however many there are")
+        if verb in ("list", "summary"):
+            one.add_argument(
+                "--limit", type=int, default=100, metavar="N", help="rows at most, 0 for all (default: 100)"
+            )
+        if verb in ("suspend", "resume"):
+            one.add_argument(
+                "next_hop", metavar="NEXT_HOP", help="as queue summary tells it; example.com is mx:example.com"
+            )
+        if verb == "suspend":
+            one.add_argument(
+                "--for", dest="duration", default="0", metavar="DURATION", help="2h, 3d… (default: until resumed)"
+            )
+            one.add_argument("--reason", default="", metavar="TEXT", help="told to whoever asks")
+        if verb == "explain":
+            add_explain(one)
+        if verb == "verify":
+            one.add_argument("--offline", action="store_true", help="insist that no gateway runs: the answer is final")
+        one.add_argument("--json", action="store_true", help="one JSON object per row")
+        config_option(one)
+
+
+def add_explain(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "about", metavar="ID|ADDRESS|@DOMAIN", help="a message, a sender or recipient, or a recipients' domain"
+    )
+
+
+def _add_filter(one: argparse.ArgumentParser) -> None:
+    group = one.add_argument_group("which messages", "All conditions must be true; * and ? are wild cards.")
+    for name, metavar, text in (
+        ("id", "ID", "the id told with the 250"),
+        ("sender", "ADDRESS", "envelope sender, '<>' for reports"),
+        ("recipient", "ADDRESS", "envelope recipient"),
+        ("domain", "DOMAIN", "the recipient's"),
+        ("next-hop", "HOP", "as queue summary tells it"),
+        ("account", "ADDRESS", "who submitted it"),
+        ("error", "TEXT", "a part of the last reply"),
+        ("older-than", "AGE", "90s, 5m, 4h, 3d"),
+        ("younger-than", "AGE", "likewise"),
+        ("larger-than", "SIZE", "100KiB, 5MiB"),
+    ):
+        group.add_argument(f"--{name}", default="", metavar=metavar, help=text)
+    group.add_argument("--attempts", type=int, default=0, metavar="N", help="tried at least N times")
+    group.add_argument("--state", action="append", default=[], metavar="STATE", help=STATES)

@@ -1,0 +1,1 @@
+"""the running gateway, asked and told from a shell"""

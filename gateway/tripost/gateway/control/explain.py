@@ -1,0 +1,108 @@
+"""why a queued message is not delivered yet, and what would unblock it
+
+Pure: told what the queue and the delivery know, gives words. The first thing that
+binds is the answer; a message that is held is not tried even when its host is up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from tripost.queue.finding import ACTIVE, DEFERRED, DOWN, HELD, SUSPENDED
+from tripost.queue.manager import Queue
+from tripost.queue.search import Delivery, Message
+
+
+class Binding(msgspec.Struct, frozen=True, kw_only=True):
+    """What keeps a site from taking more now: `by` as the event `limited` has it, `wait` in seconds, 0 for unknown."""
+
+    site: str
+    by: str
+    wait: float = 0.0
+
+
+class Why(msgspec.Struct, frozen=True, kw_only=True):
+    """`reason` for people; `next` when something happens by itself (wall-clock seconds, 0 for never); `command` what
+    would unblock it, "" where nothing is needed."""
+
+    id: str
+    sender: str
+    recipient: str
+    next_hop: str
+    state: str
+    reason: str
+    attempts: int
+    reply: str
+    next: float
+    expires: float
+    command: str
+
+
+LIMITS = {
+    "connections": "all connections that [delivery] allows to {site} are in use",
+    "feedback": "{site} refused more connections than are open now; another one is tried from time to time",
+    "rate": "[delivery] rate for {site} is reached",
+    "connection_rate": "[delivery] connection_rate for {site} is reached",
+    "max_connections": "[delivery] max_connections for all sites together are in use",
+    "rest": "{site} asked us to slow down, and is left alone for a while",
+}
+
+
+def explained(
+    message: Message, delivery: Delivery, queue: Queue, binding: Callable[[str], Binding | None], now: float
+) -> Why:
+    reason, next_time, command = _why(message, delivery, queue, binding, now)
+    return Why(
+        id=message.id,
+        sender=message.sender,
+        recipient=delivery.recipient,
+        next_hop=delivery.next_hop,
+        state=delivery.state,
+        reason=reason,
+        attempts=delivery.attempts,
+        reply=delivery.reply,
+        next=next_time,
+        expires=message.expires,
+        command=command,
+    )
+
+
+def _why(
+    message: Message, delivery: Delivery, queue: Queue, binding: Callable[[str], Binding | None], now: float
+) -> tuple[str, float, str]:
+    hop = delivery.next_hop
+    if delivery.state == ACTIVE:
+        return "it is being delivered now", 0.0, ""
+    if delivery.state == HELD:
+        return "an operator holds it", 0.0, f"tripost queue release --id {message.id}"
+    if delivery.state == SUSPENDED:
+        one = queue.suspensions.get(hop)
+        reason = f"delivery to {hop} is suspended" + (f": {one.reason}" if one is not None and one.reason else "")
+        return reason, one.until if one is not None else 0.0, f"tripost queue resume {hop}"
+    retry = f"tripost queue retry --id {message.id}"
+    if delivery.state == DEFERRED and not delivery.attempts:
+        return "its sender asked to hold it until then", delivery.due, retry
+    if delivery.state == DEFERRED:
+        return f"attempt {delivery.attempts} was told to try again later: {delivery.reply}", delivery.due, retry
+    if delivery.state == DOWN:
+        reason, until = queue.down(hop)
+        return f"{hop} could not be spoken to: {reason}", until, retry
+    limit = binding(hop)
+    if limit is not None:
+        text = LIMITS.get(limit.by, "{site}: " + limit.by).format(site=limit.site)
+        return text, now + limit.wait if limit.wait else 0.0, ""
+    return "it is due and will be tried as soon as its turn comes", now, ""
+
+
+def clock_text(wall: float, now: float) -> str:
+    """A time for people."""
+    ahead = wall - now
+    if ahead < 1:
+        return "now"
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if ahead >= 2 * size:
+            return f"in {ahead / size:.0f} {unit} ({time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(wall))})"
+    return f"in {ahead:.0f} s"

@@ -1,0 +1,169 @@
+"""state/control.sock: who may ask, and one request per connection
+
+Promise  only root, the gateway's own user and the members of `[admin] group` are
+         heard (by the socket's peer credentials, whatever its mode). A client
+         that does not take its rows is cut after `PATIENCE`; mail never waits for it.
+Bounds   CLIENTS at a time, REQUEST_LIMIT octets of request.
+Fails    `ListenError` by `bind`; a request's error is told to its client.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import socket as stdlib_socket
+import struct
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+import msgspec
+import trio
+
+from tripost.gateway import sockets
+from tripost.gateway.control.frames import (
+    REQUEST_LIMIT,
+    VERSION,
+    Answer,
+    Error,
+    FrameError,
+    Reader,
+    Request,
+    decode_request,
+    frame,
+)
+from tripost.queue.clock import Clock
+from tripost.queue.events import Bus, Trouble
+
+CLIENTS = 32
+PATIENCE = 10.0  # seconds for a request to come, and for a client to take what it asked for
+_CREDENTIALS = struct.Struct("3i")
+
+# (arguments, who) → rows and an End; raises Refused
+Verb = Callable[[dict[str, object], str], AsyncGenerator[Answer, None]]
+
+
+class Refused(Exception):
+    """A request that is not done; the text is for the user, `exit` the exit code."""
+
+    def __init__(self, text: str, exit: int = 1) -> None:
+        super().__init__(text)
+        self.exit = exit
+
+
+class ControlServer:
+    """`verbs`: name → what answers it."""
+
+    def __init__(self, path: str, group: str, verbs: dict[str, Verb], bus: Bus, clock: Clock) -> None:
+        self._path = path
+        self._group = group
+        self._verbs = verbs
+        self._bus = bus
+        self._clock = clock
+        self._clients = trio.CapacityLimiter(CLIENTS)
+        self._listener: trio.SocketListener | None = None
+
+    async def bind(self) -> None:
+        """Raises ListenError."""
+        self._listener = await sockets.listen(f"{sockets.UNIX}{self._path}")
+        try:
+            self._give_to_group()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Harmless when it was not bound, and when called twice."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            sockets.close(listener, f"{sockets.UNIX}{self._path}")
+
+    async def run(self) -> None:
+        """Until cancelled; `bind` comes first."""
+        assert self._listener is not None
+        try:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    nursery.start_soon(self._client, await self._listener.accept())
+        finally:
+            self.close()
+
+    def _give_to_group(self) -> None:
+        if self._group:
+            try:
+                os.chown(self._path, -1, grp.getgrnam(self._group).gr_gid)
+            except (OSError, KeyError) as wrong:
+                raise sockets.ListenError(f"[admin] group: {self._group}: {wrong}") from wrong
+
+    async def _client(self, stream: trio.SocketStream) -> None:
+        async with stream:
+            try:
+                async with self._clients:
+                    await self._serve(stream)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                pass  # it did not wait for the answer
+            except Exception as wrong:  # a request must not end the gateway
+                reason = f"{type(wrong).__name__}: {wrong}"
+                self._bus.emit(Trouble(time=self._clock.now(), where="control", reason=reason))
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        with trio.fail_after(PATIENCE):
+            who = _who(stream, self._group)
+            if not who:
+                await stream.send_all(frame(Error("you may not steer this gateway: see [admin] group", 1)))
+                return
+            request = await _request(stream)
+        try:
+            async for answer in self._answers(request, who):
+                with trio.fail_after(PATIENCE):
+                    await stream.send_all(frame(answer))
+        except Refused as wrong:
+            with trio.fail_after(PATIENCE):
+                await stream.send_all(frame(Error(str(wrong), wrong.exit)))
+
+    async def _answers(self, request: Request | Error, who: str) -> AsyncGenerator[Answer, None]:
+        if isinstance(request, Error):
+            yield request
+            return
+        verb = self._verbs.get(request.verb)
+        if verb is None:
+            yield Error(f"this gateway does not know {request.verb!r}", 3)
+            return
+        async with aclosing(verb(request.arguments, who)) as answers:
+            async for answer in answers:
+                yield answer
+
+
+async def _request(stream: trio.SocketStream) -> Request | Error:
+    """Raises BrokenResourceError when the client went away."""
+    reader = Reader(REQUEST_LIMIT)
+    while data := await stream.receive_some(REQUEST_LIMIT):
+        try:
+            payloads = reader.feed(bytes(data))
+            if payloads:
+                request = decode_request(payloads[0])
+                if request.version != VERSION:
+                    return Error(f"this gateway speaks version {VERSION} of the protocol, not {request.version}", 3)
+                return request
+        except (FrameError, msgspec.DecodeError, msgspec.ValidationError) as wrong:
+            return Error(f"not a request: {wrong}", 3)
+    raise trio.BrokenResourceError("the client went away")
+
+
+def _who(stream: trio.SocketStream, group: str) -> str:
+    """The user at the other end, "" for one who may not."""
+    data = stream.socket.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, gid = _CREDENTIALS.unpack(data)
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = f"uid {uid}"
+    return name if uid in (0, os.geteuid()) or (group and _in_group(name, gid, group)) else ""
+
+
+def _in_group(name: str, gid: int, group: str) -> bool:
+    try:
+        found = grp.getgrnam(group)
+    except KeyError:
+        return False
+    return gid == found.gr_gid or name in found.gr_mem

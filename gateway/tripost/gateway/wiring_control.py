@@ -1,0 +1,38 @@
+"""from the running parts to state/control.sock"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from typing import Any
+
+from tripost.delivery.dispatcher import Dispatcher
+from tripost.gateway.control.explain import Binding
+from tripost.gateway.control.queue_verbs import QueueVerbs
+from tripost.gateway.control.server import ControlServer
+from tripost.gateway.settings import Config
+from tripost.queue.clock import Clock
+from tripost.queue.events import Bus
+from tripost.queue.manager import Queue
+
+
+def make_control(
+    config: Config, queue: Queue, dispatcher: Dispatcher, bus: Bus, clock: Clock, addresses: dict[str, list[str]]
+) -> ControlServer:
+    began = clock.now()
+
+    def binding(next_hop: str) -> Binding | None:
+        found = dispatcher.bound(next_hop)
+        return Binding(site=found[0], by=found[1], wait=found[2]) if found is not None else None
+
+    def describe() -> dict[str, Any]:
+        return {
+            "hostname": config.hostname,
+            "version": importlib.metadata.version("tripost"),
+            "pid": os.getpid(),
+            "up": round(clock.now() - began, 1),
+            "listeners": addresses,
+        }
+
+    verbs = QueueVerbs(queue, bus, clock, binding, dispatcher.hurry, describe).verbs
+    return ControlServer(os.path.join(config.state, "control.sock"), config.admin.group, verbs, bus, clock)
