@@ -15,7 +15,7 @@ FACES = ("ingress", "egress", "monitor")
 IMPURE = frozenset({"trio", "os", "socket", "ssl", "time", "random", "trio_websocket", "subprocess", "threading"})
 PURE = {
     "queue/tripost/queue": "message errors records retry rows lanes schedule index entries ledger replay settling "
-    "values blocks notes",
+    "values blocks notes finding",
     "delivery/tripost/delivery": "routing smtp_protocol verdicts dsn demands targets client_auth settings "
     "pace window classify",
     "delivery/tripost/delivery/wire": "lines dots replies addresses parameters",
@@ -24,6 +24,7 @@ PURE = {
     "settings windows",
     "gateway/tripost/gateway/ingress": "smtp_protocol smtp_commands smtp_events smtp_states terms claims trace "
     "quotas memory claiming",
+    "gateway/tripost/gateway/control": "frames",
     "gateway/tripost/gateway/egress": "login_delay pop3_protocol pop3_top",
 }
 MOST_LINES = 400

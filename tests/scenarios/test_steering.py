@@ -159,7 +159,9 @@ def test_what_is_refused(gateway: Running) -> None:
     assert (many.returncode, "say --yes" in many.stderr) == (1, True)
     dry = gateway.command("queue", "hold", "--domain", "far.example", "--dry-run")
     assert dry.stdout == "12 messages fit; nothing was changed\n"
-    assert gateway.command("queue", "hold", "--domain", "far.example", "--yes").stdout == "12 messages fit, 12 changed\n"
+    assert (
+        gateway.command("queue", "hold", "--domain", "far.example", "--yes").stdout == "12 messages fit, 12 changed\n"
+    )
     for words, code, text in (
         (("hold",), 2, "say which messages"),
         (("hold", "--id", "NOTHING"), 1, "no queued message fits"),

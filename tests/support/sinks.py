@@ -12,6 +12,7 @@ class _Handler(socketserver.StreamRequestHandler):
     server: Sink
 
     def handle(self) -> None:
+        recipients = 0
         self.wfile.write(b"220 sink ESMTP\r\n")
         while line := self.rfile.readline():
             verb = line[:4].upper()
@@ -19,9 +20,13 @@ class _Handler(socketserver.StreamRequestHandler):
             if verb == b"EHLO":
                 self.wfile.writelines(f"250-{one}\r\n".encode() for one in self.server.keywords)
                 self.wfile.write(b"250 PIPELINING\r\n")
-            elif verb == b"RCPT" and self.server.refuse:
-                self.wfile.write(f"{self.server.refuse}\r\n".encode())
+            elif verb == b"RCPT":
+                recipients += not self.server.refuse
+                self.wfile.write(f"{self.server.refuse or '250 ok'}\r\n".encode())
+            elif verb == b"DATA" and not recipients:
+                self.wfile.write(b"503 no recipient\r\n")
             elif verb == b"DATA":
+                recipients = 0
                 self.wfile.write(b"354 go\r\n")
                 content = b""
                 while (one := self.rfile.readline()) != b".\r\n":
