@@ -22,9 +22,9 @@ from tripost.queue.ledger import Ledger
 from tripost.queue.log import Log
 from tripost.queue.rows import GONE, LEASED, MOVING
 from tripost.queue.rows import HELD as HELD_FLAG
+from tripost.queue.scanning import scan
 from tripost.queue.store import Store
 
-SCAN = 10_000
 BATCH = 256
 
 
@@ -72,11 +72,8 @@ class Edit:
         """The queued deliveries of messages; one scan that yields."""
         found: dict[int, list[int]] = {}
         rows = self._ledger.rows
-        for start in range(0, len(rows), SCAN):
-            for row, place in enumerate(rows.place[start : start + SCAN], start):
-                if place in places and not rows.flags[row] & GONE:
-                    found.setdefault(place, []).append(row)
-            await trio.lowlevel.checkpoint()
+        async for row in scan(rows, places.__contains__):
+            found.setdefault(rows.place[row], []).append(row)
         return found
 
     async def next_hops(self, places: Collection[int]) -> set[str]:

@@ -26,9 +26,10 @@ _OFFSET = (1 << OFFSET_BITS) - 2
 LEASED = 1
 HELD = 2
 GONE = 4  # a free row
+MOVING = 8  # its message is being copied into a newer segment
+
 TRIES = 0x7FFF  # of the column `attempts`: how many there were…
 WARNED = 0x8000  # …and that the sender was told of the delay
-MOVING = 8  # its message is being copied into a newer segment
 
 
 def place_of(segment: int, offset: int, *, in_settlement: bool = False) -> int:

@@ -29,7 +29,7 @@ from tripost.queue.files import Handle
 from tripost.queue.finding import ACTIVE, DEFERRED, DOWN, HELD, READY, SUSPENDED, Wanted
 from tripost.queue.ledger import Ledger
 from tripost.queue.message import Envelope
-from tripost.queue.rows import GONE, LEASED, offset_of, segment_of
+from tripost.queue.rows import GONE, LEASED, TRIES, offset_of, segment_of
 from tripost.queue.rows import HELD as HELD_FLAG
 from tripost.queue.store import Store, read_record
 
@@ -116,7 +116,7 @@ class Search:
         for start in range(0, len(rows), SCAN):
             now = self._clock.now()
             for row in range(start, min(start + SCAN, len(rows))):
-                if rows.flags[row] & GONE or rows.attempts[row] < wanted.attempts:
+                if rows.flags[row] & GONE or rows.attempts[row] & TRIES < wanted.attempts:
                     continue
                 if wanted.larger and rows.size[row] <= wanted.larger:
                     continue
@@ -243,7 +243,7 @@ class Search:
     async def _deliveries(self, row: int, envelope: Envelope, wanted: Wanted) -> list[Delivery]:
         rows = self._rows
         state, name = self.state(row, self._clock.now()), self._ledger.schedule.name(rows.hop[row])
-        attempts, due, told = rows.attempts[row], rows.due[row], rows.told[row]
+        attempts, due, told = rows.attempts[row] & TRIES, rows.due[row], rows.told[row]
         chosen = [one for one in self._ledger.chosen(row, envelope) if wanted.fits_recipient(one)]
         replies = await self._store.replies(told) if chosen else {}
         return [
