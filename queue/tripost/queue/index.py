@@ -103,12 +103,13 @@ class SegmentIndex:
         self.files: dict[int, str] = {}
         self.shared: dict[int, int] = {}
         self.records = 0
-        self._hop_numbers: dict[str, int] = {}
+        self._places = array("I")  # number of a hop in the schedule → its place in `hops`, plus 1
 
     def add_row(
         self,
         offset: int,
-        hop: str,
+        hop: int,
+        name: str,
         due: float,
         expires: float,
         recipients: int,
@@ -118,19 +119,29 @@ class SegmentIndex:
         *,
         in_settlement: bool = False,
     ) -> None:
-        number = self._hop_numbers.get(hop)
-        if number is None:
-            number = self._hop_numbers[hop] = len(self.hops)
-            self.hops.append(hop)
+        places = self._places
+        place = places[hop] if hop < len(places) else 0
+        if not place or self.hops[place - 1] != name:  # numbers of forgotten hops are used again
+            place = self._place(hop, name)
         self.at.append(offset >> ALIGN_BITS)
         self.kind.append(IN_SETTLEMENT if in_settlement else 0)
-        self.hop.append(number)
+        self.hop.append(place - 1)
         self.due.append(due)
         self.expires.append(int(expires))
         self.size.append(min(size, NIL))
         self.recipients.append(recipients)
         self.lane.append(lane)
         self.priority.append(priority)
+
+    def _place(self, hop: int, name: str) -> int:
+        """Not a dictionary, and the name is the schedule's own: with mail to 100,000 destinations this is what a
+        segment costs for each of them."""
+        missing = hop + 1 - len(self._places)
+        if missing > 0:
+            self._places.frombytes(bytes(self._places.itemsize * max(missing, len(self._places))))
+        self.hops.append(name)
+        self._places[hop] = len(self.hops)
+        return len(self.hops)
 
     def add_later(self, place: int, offset: int, due: float, attempts: int) -> None:
         self.later.append(place)

@@ -102,7 +102,9 @@ class Ledger:
             hop = schedule.number(name)
             row = self.rows.new(place, hop, due, expires, count, lane, priority, size)
             schedule.enrol(hop)
-            index.add_row(offset, name, due, expires, count, lane, priority, size, in_settlement=inside)
+            index.add_row(
+                offset, hop, schedule.name(hop), due, expires, count, lane, priority, size, in_settlement=inside
+            )
             schedule.add(row, now)
         if len(counts) > 1:
             self.rows.share(place, len(counts) - 1)
@@ -232,7 +234,8 @@ class Ledger:
         for name, some in counts.items():
             row, whole = some[0], sum(rows.recipients[one] for one in some)
             lane, priority = rows.lane[row], rows.priority[row]
-            index.add_row(offset, name, rows.due[row], rows.expires[row], whole, lane, priority, rows.size[row])
+            due, expires, size = rows.due[row], rows.expires[row], rows.size[row]
+            index.add_row(offset, rows.hop[row], name, due, expires, whole, lane, priority, size)
             if same and rows.attempts[row]:
                 index.add_later(at, offset, rows.due[row], rows.attempts[row])
         if not same or rows.flags[next(iter(counts.values()))[0]] & HELD:

@@ -171,7 +171,16 @@ class Replay:
             self.ledger.rows.new(place, hop, due, expires, count, lane, envelope.priority, envelope.size)
             inside = bool(place & IN_SETTLEMENT)
             index.add_row(
-                offset, name, due, expires, count, lane, envelope.priority, envelope.size, in_settlement=inside
+                offset,
+                hop,
+                self.ledger.schedule.name(hop),
+                due,
+                expires,
+                count,
+                lane,
+                envelope.priority,
+                envelope.size,
+                in_settlement=inside,
             )
         if len(counts) > 1:
             index.shared[offset] = len(counts)
@@ -209,8 +218,9 @@ class Replay:
             counts[hop_of[later.recipient]] = counts.get(hop_of[later.recipient], 0) + 1
         due, expires, priority, size = move.later[0].due, envelope.expires, envelope.priority, envelope.size
         for name, count in counts.items():
-            self.ledger.rows.new(at, self.ledger.schedule.number(name), due, expires, count, lane, priority, size)
-            index.add_row(offset, name, due, expires, count, lane, priority, size)
+            hop = self.ledger.schedule.number(name)
+            self.ledger.rows.new(at, hop, due, expires, count, lane, priority, size)
+            index.add_row(offset, hop, self.ledger.schedule.name(hop), due, expires, count, lane, priority, size)
         self._name(at, move.message.file, index)
         index.moved.append(move.place)
         if len(counts) > 1:
@@ -337,9 +347,7 @@ class Replay:
         whole = by_hop(envelope)
         for (name, due, attempts, told), ids in groups.items():
             hop, lane = ledger.schedule.number(name), lane_of(envelope.account, envelope.client)
-            row = ledger.rows.new(
-                place, hop, due, envelope.expires, len(ids), lane, envelope.priority, envelope.size
-            )
+            row = ledger.rows.new(place, hop, due, envelope.expires, len(ids), lane, envelope.priority, envelope.size)
             ledger.rows.attempts[row], ledger.rows.told[row] = min(attempts, MOST_ATTEMPTS), told
             ledger.rows.flags[row] = HELD if pieces.held else 0
             if len(ids) < whole[name]:
