@@ -15,9 +15,11 @@ from support.fake_files import FakeFiles, run_here
 from support.peers import Names, Peer
 from support.queues import SMALL, queue_on
 from tripost.delivery.client_tls import ClientTls
+from tripost.delivery.connection import Connect
 from tripost.delivery.dispatcher import Dispatcher
 from tripost.delivery.dsn import make_report
 from tripost.delivery.mailbox.maildir import MaildirDelivery, Place
+from tripost.delivery.resolver import Names as ResolverNames
 from tripost.delivery.routing import Router, RouteRule
 from tripost.delivery.settings import DeliverySettings
 from tripost.gateway.ingress.context import IngressContext
@@ -52,8 +54,12 @@ class Lab:
         self.seen: list[Event] = []
         self.names = Names()
         self.peer: Peer
+        self.connect: Connect | None = None  # instead of the peer's
         self.dispatcher: Dispatcher
         bus.add_sink(self.seen.append)
+
+    async def connected(self, address: str, port: int, source: str = "") -> trio.abc.Stream:
+        return await (self.connect or self.peer.connect)(address, port, source)
 
     def events(self, kind: type[Any]) -> list[Any]:
         return [one for one in self.seen if isinstance(one, kind)]
@@ -129,6 +135,8 @@ async def lab(
     rules: Sequence[RouteRule] = (),
     tls: ClientTls | None = None,
     begin: float = 1_800_000_000.0,
+    connect: Connect | None = None,
+    resolver: ResolverNames | None = None,
 ) -> AsyncGenerator[Lab, None]:
     bus, clock = Bus(), Clock(lambda: begin)
     router = Router(
@@ -160,15 +168,15 @@ async def lab(
         holder.append(queue)
         one = Lab(folder, queue, bus, clock, router)
         async with trio.open_nursery() as nursery:
-            one.peer = Peer(nursery, answers)
+            one.peer, one.connect = Peer(nursery, answers), connect
             one.dispatcher = Dispatcher(
                 queue,
                 delivery or DeliverySettings(hostname="smtp.truc.fr"),
-                resolver=one.names,
+                resolver=resolver or one.names,
                 local=MaildirDelivery(str(folder), "smtp.truc.fr", _locate, run_here, lambda: 1_800_000_000.0),
                 bus=bus,
                 clock=clock,
-                connect=one.peer.connect,
+                connect=one.connected,
                 tls=tls,
             )
             await nursery.start(one.dispatcher.run)

@@ -147,13 +147,17 @@ def postfix(route: str) -> Iterator[int]:
 
 
 @contextmanager
-def exim(us: int) -> Iterator[tuple[int, Callable[[], str]]]:
-    """All goes to our port `us`, under TLS, in chunks. The port at which it takes mail for anyone, and its log."""
+def exim(us: int, *, takes_chunks: bool = False) -> Iterator[tuple[int, Callable[[], str]]]:
+    """All goes to port `us`, under TLS, in chunks; or it takes chunks itself and sends on in plain text. The port at
+    which it takes mail for anyone, and its log."""
     _needs_root()
     folder, port = pathlib.Path(tempfile.mkdtemp(prefix="exim-")), free_port()
     folder.chmod(0o777)
     program = shutil.which("exim4")
     text = EXIM.format(folder=folder, port=port, us=us, program=program, user="nobody", group="nogroup")
+    if takes_chunks:
+        text = text.replace("chunking_advertise_hosts =", "chunking_advertise_hosts = *")
+        text = text.replace("hosts_require_tls = *", "hosts_avoid_tls = *")
     (folder / "exim.conf").write_text(text)
     with (folder / "out").open("wb") as out:
         child = subprocess.Popen(["exim4", "-C", str(folder / "exim.conf"), "-bdf"], stdout=out, stderr=out)

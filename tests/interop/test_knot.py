@@ -1,0 +1,154 @@
+"""a zone on Knot DNS: MX, null MX, CNAMEs, dead hosts, SERVFAIL; each answered as RFC 5321 §5 says"""
+
+from __future__ import annotations
+
+import pathlib
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from conftest import needs
+from support.gateways import free_port, wait_for
+from support.lab import lab
+from support.queues import put
+from tripost.delivery.connection import connect_tcp
+from tripost.delivery.resolver import Resolver, Unroutable
+from tripost.delivery.settings import DeliverySettings, Destination
+from tripost.queue import events
+
+ZONE = """\
+$ORIGIN zone.test.
+$TTL 60
+@ SOA ns.zone.test. host.zone.test. 1 3600 600 86400 60
+@ NS ns.zone.test.
+ns A 127.0.0.1
+good MX 10 mx.zone.test.
+mx A 127.0.0.1
+mx AAAA ::1
+plain A 127.0.0.1
+null MX 0 .
+alias CNAME good.zone.test.
+viacname MX 10 mxalias.zone.test.
+mxalias CNAME mx.zone.test.
+loop1 CNAME loop2.zone.test.
+loop2 CNAME loop1.zone.test.
+failover MX 10 dead.zone.test.
+failover MX 20 mx.zone.test.
+dead A 127.0.0.77
+nohost MX 10 gone.zone.test.
+noaddress MX 10 textonly.zone.test.
+textonly TXT "nothing"
+lonely TXT "neither MX nor A"
+ours MX 10 smtp.truc.fr.
+behind MX 10 smtp.truc.fr.
+behind MX 20 mx.zone.test.
+"""
+CONF = """\
+server:
+    listen: 127.0.0.1@{port}
+    rundir: {folder}
+    pidfile: {folder}/knot.pid
+database:
+    storage: {folder}
+log:
+  - target: stderr
+    any: error
+zone:
+  - domain: zone.test
+    storage: {folder}
+    file: zone.test.zone
+  - domain: broken.test
+    storage: {folder}
+    file: missing.zone
+"""
+
+
+@pytest.fixture(scope="module")
+def nameserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    needs("knotd", "knot")
+    folder, port = tmp_path_factory.mktemp("knot"), free_port()
+    (folder / "zone.test.zone").write_text(ZONE)
+    (folder / "knot.conf").write_text(CONF.format(folder=folder, port=port))
+    child = subprocess.Popen(["knotd", "-c", str(folder / "knot.conf")], stderr=subprocess.PIPE)
+
+    def answers() -> bool:
+        with socket.socket() as one:
+            return one.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        assert wait_for(answers), child.stderr
+        yield f"127.0.0.1:{port}"
+    finally:
+        child.terminate()
+        child.communicate(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("domain", "answer"),
+    [
+        ("good.zone.test", ("mx.zone.test",)),
+        ("plain.zone.test", ("plain.zone.test",)),
+        ("alias.zone.test", ("mx.zone.test",)),
+        ("failover.zone.test", ("dead.zone.test", "mx.zone.test")),
+        ("null.zone.test", "5.1.10"),
+        ("nobody.zone.test", "5.1.2"),
+        ("ours.zone.test", "5.4.6"),
+        ("behind.zone.test", "5.4.6"),
+        ("broken.test", "4.4.3"),
+        ("loop1.zone.test", "4.4.3"),
+    ],
+)
+async def test_answers(nameserver: str, domain: str, answer: tuple[str, ...] | str) -> None:
+    resolver = Resolver([nameserver], "smtp.truc.fr")
+    if isinstance(answer, tuple):
+        assert (await resolver.mx(domain)).names == answer
+        return
+    with pytest.raises(Unroutable) as info:
+        await resolver.mx(domain)
+    assert info.value.enhanced == answer
+    if domain == "broken.test":
+        assert "SERVFAIL" in info.value.text
+
+
+@pytest.mark.parametrize(
+    ("domain", "kind", "reason"),
+    [
+        ("good.zone.test", events.Relayed, ""),
+        ("plain.zone.test", events.Relayed, ""),
+        ("alias.zone.test", events.Relayed, ""),
+        ("viacname.zone.test", events.Relayed, ""),
+        ("failover.zone.test", events.Relayed, ""),
+        ("null.zone.test", events.Bounced, "550 5.1.10"),
+        ("nobody.zone.test", events.Bounced, "550 5.1.2"),
+        ("nohost.zone.test", events.Bounced, "550 5.4.4"),
+        ("noaddress.zone.test", events.Bounced, "550 5.4.4"),
+        ("lonely.zone.test", events.Bounced, "550 5.4.4"),
+        ("ours.zone.test", events.Bounced, "550 5.4.6"),
+        ("broken.test", events.BackedOff, "451 4.4.3"),
+    ],
+)
+async def test_what_becomes_of_a_message(
+    nameserver: str, tmp_path: pathlib.Path, domain: str, kind: type[events.Event], reason: str
+) -> None:
+    resolver = Resolver([nameserver], "smtp.truc.fr")
+    settings = DeliverySettings(hostname="smtp.truc.fr", port=1, default=Destination(connect_timeout=2.0))
+    async with lab(tmp_path, delivery=settings, resolver=resolver) as one:
+
+        async def connect(address: str, port: int, source: str = "") -> trio.abc.Stream:
+            if address == "127.0.0.77":
+                return await connect_tcp(address, 1)  # nobody listens there
+            return await one.peer.connect(address, port)
+
+        one.connect = connect
+        await put(one.queue, "m", f"mx:{domain}", accepted=one.clock.now())
+        with trio.fail_after(20):
+            while not one.events(kind):  # noqa: ASYNC110 - asks from outside
+                await trio.sleep(0.01)
+        (row,) = one.events(kind)
+        assert getattr(row, "reply", "").startswith(reason)
+        if domain == "failover.zone.test":
+            assert row.host == "mx.zone.test"
+            assert one.events(events.Unreachable)[0].host == "dead.zone.test"
