@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from trio.testing import MockClock
 
 from support.lab import Lab, lab
+from support.queues import put
 from tripost.delivery.demands import Content, Host, Plan, limits, needs_look, plan
 from tripost.queue import events
 from tripost.queue.message import Deferred, Envelope, Failed, Recipient
@@ -136,10 +137,25 @@ async def test_chunks_carry_the_content_without_added_dots(autojump_clock: MockC
 
 async def test_nothing_is_sent_when_no_recipient_is_taken(autojump_clock: MockClock, tmp_path: pathlib.Path) -> None:
     async with lab(tmp_path, answers={"EHLO": CHUNKS, "RCPT": "550 5.1.1 nobody"}) as one:
-        await one.send("marc@machin.com")
+        await put(one.queue, "large", "mx:machin.com", content=b"Subject: x\r\n\r\n" + b"y" * 70_000, accepted=1.8e9)
         await _done(one)
         assert not one.peer.messages
         assert one.events(events.Bounced)[0].reply == "550 5.1.1 nobody"
+
+
+async def test_a_small_message_goes_out_in_one_piece(autojump_clock: MockClock, tmp_path: pathlib.Path) -> None:
+    """Whoever has no recipient for it refuses it, and the connection is as good as before."""
+    refused = {"RCPT": "550 5.1.1 nobody", "BDAT": "503 5.5.1 no recipients"}
+    async with lab(tmp_path, answers={"EHLO": CHUNKS} | refused) as one:
+        await one.send("marc@machin.com")
+        await _done(one)
+        assert one.events(events.Bounced)[0].reply == "550 5.1.1 nobody"
+        one.peer.answers |= {"RCPT": "250 ok", "BDAT": "250 2.0.0 taken"}
+        await one.send("marc@machin.com")
+        await _done(one)
+        assert one.events(events.Relayed)[0].reply == "250 2.0.0 taken"
+        assert one.peer.connections == 1
+        assert "RSET" not in one.peer.lines
 
 
 async def test_the_hosts_limits_are_kept(autojump_clock: MockClock, tmp_path: pathlib.Path) -> None:

@@ -209,6 +209,9 @@ class Connection:
             await self._stream.send_all(data)
 
     async def _reply(self, timeout: float) -> Reply:
+        reply = self._replies.next()
+        if reply is not None:
+            return reply
         with trio.fail_after(timeout):
             while (reply := self._replies.next()) is None:
                 data = await self._stream.receive_some(READ)
@@ -256,12 +259,16 @@ class Connection:
         self, planned: Plan, recipients: tuple[Recipient, ...], reader: BodyReader
     ) -> dict[int, Outcome]:
         self.messages += 1
+        whole: bytes | None = None
+        if planned.chunking and not self._lmtp and reader.size <= READ and "PIPELINING" in self._extensions:
+            whole = await _last_chunk(reader)
         transaction = Transaction(
             planned.mail,
             planned.rcpts,
             pipelining="PIPELINING" in self._extensions,
             chunking=planned.chunking,
             each=self._lmtp,
+            whole=whole,
         )
         phase = ["mail"]
         broken: Deferred | None = None
@@ -288,7 +295,9 @@ class Connection:
         while not transaction.over and not transaction.content:
             await self._send(transaction.commands(), COMMAND)
             while transaction.waiting:
-                transaction.take(await self._reply(COMMAND))
+                if transaction.ending:
+                    phase[0] = "dot"
+                transaction.take(await self._reply(DOT if transaction.ending else COMMAND))
         if transaction.content:
             phase[0] = "content"
             if chunking:
@@ -299,7 +308,7 @@ class Connection:
                 await self._send(b".\r\n", BLOCK)
             while not transaction.over:
                 transaction.take_end(await self._reply(DOT))
-        elif self.usable:
+        elif self.usable and not transaction.ended:
             await self._reset()
 
     async def _dots(self, reader: BodyReader, phase: list[str]) -> None:
@@ -340,6 +349,18 @@ class Connection:
             except _GONE:
                 pass  # nothing depends on it
         await trio.aclose_forcefully(self._stream)
+
+
+async def _last_chunk(reader: BodyReader) -> bytes:
+    """Command and octets. Raises SpoolError when the content is not as long as it was."""
+    parts, left = [b"BDAT %d LAST\r\n" % reader.size], reader.size
+    while left:
+        data = await reader.read(left)
+        if not data:
+            raise SpoolError("a content is shorter than its record says")
+        parts.append(data)
+        left -= len(data)
+    return b"".join(parts)
 
 
 async def _look(open_reader: Callable[[], Awaitable[BodyReader]]) -> Content:

@@ -5,7 +5,9 @@ recipient the reply that decided and the phase it came in.
 
 States   commands → content → over. With PIPELINING MAIL, all RCPT and DATA go
          out together, so that every recipient costs no round trip of its own;
-         with CHUNKING there is no DATA, and the content waits for the replies.
+         with CHUNKING there is no DATA, and the content waits for the replies,
+         unless all of it goes out with the commands (RFC 3030 §4.2): whoever has
+         no recipient for it then refuses it.
          LMTP has a reply to the content for each recipient.
 Source   RFC 5321 §3.3; RFC 2920 §3.1; RFC 3030 §2; RFC 2033.
 """
@@ -49,14 +51,17 @@ class Transaction:
         pipelining: bool,
         chunking: bool = False,
         each: bool = False,
+        whole: bytes | None = None,
     ) -> None:
-        """`each`: LMTP, one reply to the content for every recipient that was taken (RFC 2033 §4.2)."""
+        """`whole`: a last chunk, command and octets, to go out with the commands. `each`: LMTP, one reply to the content for every recipient that was taken (RFC 2033 §4.2)."""
         self._each = each
         self._pipelining = pipelining
         self._chunking = chunking
         self._to_send: deque[tuple[str, int, bytes]] = deque([("mail", -1, mail)])
         self._to_send.extend([("rcpt", id, line) for id, line in rcpts])
-        if not chunking:
+        if whole is not None:
+            self._to_send.append(("end", -1, whole))
+        elif not chunking:
             self._to_send.append(("data", -1, b"DATA"))
         self._sent: deque[tuple[str, int]] = deque()
         self._open = [id for id, _ in rcpts]  # those without a verdict
@@ -66,6 +71,7 @@ class Transaction:
         self.verdicts: dict[int, Verdict] = {}
         self.content = False  # the peer waits for the content
         self.over = False
+        self.ended = False  # a reply to the content came
         self.heard = False  # a reply came
 
     @property
@@ -82,8 +88,14 @@ class Transaction:
             phase, recipient, line = self._to_send.popleft()
             self._sent.append((phase, recipient))
             parts.append(line)
-        parts.append(b"")
+        if self._sent[-1][0] != "end":
+            parts.append(b"")
         return b"\r\n".join(parts)
+
+    @property
+    def ending(self) -> bool:
+        """All is sent, and only the reply to the content is to come."""
+        return len(self._sent) == 1 and self._sent[0][0] == "end"
 
     def take(self, reply: Reply) -> None:
         """The next reply."""
@@ -98,6 +110,8 @@ class Transaction:
                 self.over = not self._sent
         elif phase == "rcpt":
             self._take_rcpt(recipient, reply, good)
+        elif phase == "end":
+            self.take_end(reply)
         elif reply.code == 354:
             self.content = True  # even without recipients: then it is an empty one
         else:
@@ -122,6 +136,7 @@ class Transaction:
 
     def take_end(self, reply: Reply) -> None:
         """The reply to the content, or the next one of them."""
+        self.ended = True
         if self._each and self.accepted:
             self._decide([self.accepted[self._ended]], "dot", reply)
             self._ended += 1
