@@ -53,7 +53,8 @@ class Transaction:
         each: bool = False,
         whole: bytes | None = None,
     ) -> None:
-        """`whole`: a last chunk, command and octets, to go out with the commands. `each`: LMTP, one reply to the content for every recipient that was taken (RFC 2033 §4.2)."""
+        """`whole`: a last chunk, command and octets, to go out with the commands.
+        `each`: LMTP, one reply to the content for every recipient that was taken (RFC 2033 §4.2)."""
         self._each = each
         self._pipelining = pipelining
         self._chunking = chunking
