@@ -39,7 +39,7 @@ class Server:
             heapq.heappush(self.open, self.now + self.life * (0.8 + 0.4 * (len(self.log) % 7) / 7))
             self.window.opened(self.now)
         else:
-            self.window.refused(self.now, len(self.open))
+            self.window.refused(self.now, len(self.open) + 1)
         return taken
 
     def refused(self, start: float, end: float) -> float:
@@ -82,13 +82,23 @@ def test_the_start_is_slow_and_doubles() -> None:
     assert window.limit == 100
 
 
+def test_many_refusals_at_once_leave_what_was_taken() -> None:
+    window = Window(50)
+    for _ in range(18):
+        window.opened(0.0)
+    assert window.limit == 20
+    for _ in range(15):  # twenty were renewed at the same moment, and five of them taken
+        window.refused(1.0, 20)
+    assert window.limit == 5
+
+
 def test_the_operators_bound_is_never_passed() -> None:
     window = Window(3)
     for step in range(1000):
         window.opened(float(step))
         window.due(float(step), window.limit)
         if step % 97 == 0:
-            window.refused(float(step), 2)
+            window.refused(float(step), 3)
         assert 1 <= window.limit <= 3
 
 
@@ -108,7 +118,7 @@ def test_what_was_learned_comes_back() -> None:
     window = Window(20)
     for _ in range(6):
         window.opened(0.0)
-    window.refused(1.0, 5)
+    window.refused(1.0, 6)
     assert window.learned == 5
     again = Window(20, learned=window.learned)
     assert again.limit == 5

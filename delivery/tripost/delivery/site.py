@@ -126,7 +126,7 @@ class Site:
 
     def refused(self, now: float) -> str:
         """One more was refused while others are good."""
-        return self.window.refused(now, self.open)
+        return self.window.refused(now, self.workers + self.extras)
 
     def failed(self, now: float, first: float, longest: float) -> str:
         """Nothing works: rest, and then one at a time. The next hop has a back-off of its own, which is not shorter."""

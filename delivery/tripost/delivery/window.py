@@ -9,7 +9,7 @@ States   starting (nothing was refused yet: every greeted connection allows one
          success doubles the next step) · down (nothing worked: one at a time).
 Promise  A refused probe costs one connection and nothing else; while nothing
          changes there is at most one for LEAST_GOOD good ones, or in
-         2 × PAUSE_LONGEST seconds. A refusal of what was good before takes a quarter off.
+         2 × PAUSE_LONGEST seconds. Each refusal takes off one, however many come at once.
 Why      The usual ±1/N around the limit of a server that answers 421 has half of
          the connects refused; remembering the ceiling and asking seldom has few, and
          the doubling steps make up for the long pauses once the ceiling has gone.
@@ -76,20 +76,13 @@ class Window:
         """When `due` is worth to be asked again."""
         return self._stepped_at + NEXT if self.state == "probing" else self._refused_at + self._pause
 
-    def refused(self, now: float, working: int) -> str:
-        """One more was refused while `working` others are good. The reason of the change."""
-        before = self.limit
-        if self.state == "holding":
-            self.limit = max(1, min(working, before * 3 // 4))
-            self._pause = PAUSE
-            reason = f"refused with {working} open, where more were taken before"
-        else:
-            self._pause = min(PAUSE_LONGEST, self._pause * 2 if self.state == "probing" else PAUSE)
-            self.limit = max(1, min(self.hard, working))
-            reason = f"refused with {working} open"
+    def refused(self, now: float, used: int) -> str:
+        """One of `used` was refused while others are good. The reason of the change."""
+        self._pause = min(PAUSE_LONGEST, self._pause * 2) if self.state == "probing" else PAUSE
+        self.limit = max(1, min(self.limit, used) - 1)
         self.state, self._step, self._good = "holding", 1, 0
         self._refused_at = now
-        return reason
+        return f"one of {used} was refused"
 
     def failed(self) -> str:
         """Nothing works: one, when its time comes."""
