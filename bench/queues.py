@@ -87,8 +87,10 @@ class Work:
     async def _worker(self) -> None:
         hop: str | None = f"mx:{self._domain}" if self._domain else self._queue.next_ready()
         while self._left > 0 and hop is not None:
-            leases = await self._queue.claim(hop, min(MOST, self._left))
-            self._left -= len(leases)
+            most = min(MOST, self._left)
+            self._left -= most
+            leases = await self._queue.claim(hop, most)
+            self._left += most - len(leases)
             for lease in leases:
                 await self._queue.settle(lease, DONE)
                 self.settled += 1
