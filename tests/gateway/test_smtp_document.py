@@ -95,6 +95,16 @@ async def test_refusals(
         assert ("say" in afterwards[-1]) <= (kept == "nothing")
 
 
+@pytest.mark.parametrize(("where", "what", "sent", "reply"), table("Taken"))
+async def test_taken(
+    autojump_clock: MockClock, tmp_path: pathlib.Path, where: str, what: str, sent: str, reply: str
+) -> None:
+    async with lab(tmp_path) as one:
+        one.dispatcher.stop()
+        replies = await played(one, where, octets(sent, lmtp=False))
+        assert replies[-1].startswith(reply), (what, replies)
+
+
 def test_no_row_is_there_twice() -> None:
     assert len({(row[0], row[2]) for row in REFUSALS}) == len(REFUSALS) > 60
 

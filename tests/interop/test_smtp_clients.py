@@ -6,6 +6,7 @@ import pathlib
 import smtplib
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -169,6 +170,27 @@ def test_smtplib(place: House) -> None:
     assert "RET=HDRS" in commands[0]
     assert "ENVID=q+2B1" in commands[0]
     assert "NOTIFY=SUCCESS ORCPT=rfc822;o@x.y" in commands[1]
+
+
+def test_smtplib_asks_for_the_rest(place: House) -> None:
+    with smtplib.SMTP("127.0.0.1", place.submission, timeout=20) as client:
+        client.starttls(context=_trust(place))
+        client.login(MARC, PASSWORD)
+        client.ehlo()
+        assert client.esmtp_features["limits"] == "RCPTMAX=1000"
+        assert client.esmtp_features["futurerelease"].startswith("2592000 ")
+        options = ["REQUIRETLS", "MT-PRIORITY=3", "BY=3600;NT", "HOLDFOR=1", "AUTH=<>"]
+        before = len(place.gateway.events("accepted"))
+        began = time.monotonic()
+        assert client.sendmail(MARC, [MARC], LETTER, options) == {}
+        assert wait_for(lambda: len(place.gateway.events("accepted")) > before)
+        held = place.gateway.events("accepted")[-1]["id"]
+        assert wait_for(lambda: any(one["id"] == held for one in place.gateway.events("delivered")))
+        assert time.monotonic() - began > 1  # it was held for a second
+        client.mail(MARC, ["BODY=BINARYMIME"])
+        client.rcpt(MARC)
+        client.send(b"BDAT 9 LAST\r\nS:\r\n\r\na\nb")
+        assert client.getreply()[0] == 250
 
 
 def test_smtplib_speaks_utf8(place: House) -> None:

@@ -48,10 +48,15 @@ def certificates_of(config: Config) -> Certificates | None:
 
 def check(config: Config) -> list[str]:
     """What an operator should look at though it is no error. Raises TlsError."""
-    if not config.tls.certificate:
-        return []
-    certificates_of(config)
-    return loose_keys([config.tls.key, *(one.key for one in config.tls.sni)])
+    found = [
+        f"[[listen]] {one.address}: without TLS, only accounts with a SCRAM-SHA-256 verifier can log in there"
+        for one in config.listen
+        if one.service == "submission" and tls_mode(config, one) == "none" and config.auth.cleartext == "never"
+    ]
+    if config.tls.certificate:
+        certificates_of(config)
+        found += loose_keys([config.tls.key, *(one.key for one in config.tls.sni)])
+    return found
 
 
 def terms_of(config: Config, one: Listen, certificates: Certificates | None) -> Terms:
