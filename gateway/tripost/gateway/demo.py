@@ -13,6 +13,7 @@ import poplib
 import secrets
 import smtplib
 import socket
+import ssl
 import tempfile
 from collections.abc import Callable
 from email.message import EmailMessage
@@ -20,6 +21,7 @@ from typing import TypeVar
 
 import trio
 
+from tripost.delivery.mailbox.uids import folder_name
 from tripost.gateway.accounts import Accounts
 from tripost.gateway.app import Gateway
 from tripost.gateway.config import load
@@ -84,6 +86,7 @@ class Side:
         os.makedirs(self.folder, mode=0o700)
         self.user, self.password = user, secrets.token_urlsafe(9)
         pair = self_signed(os.path.join(self.folder, "tls"), f"smtp.{domain}")
+        self.certificate = pair.certificate
         text = TOML.format(
             domain=domain,
             user=user,
@@ -137,7 +140,7 @@ async def play(say: Callable[[str], None], *, keep: bool = False) -> int:
                     for side in (fred, marc):
                         await gateways.start(side.gateway.run, side.stop)
                     with trio.fail_after(PATIENCE * 6):
-                        await _story(say, fred, marc, dns)
+                        await _story(say, fred, marc, dns, keep=keep)
                     if keep:
                         _how_to_reach(say, fred, marc)
                         await halt.wait()
@@ -182,7 +185,7 @@ def _letter() -> EmailMessage:
     return letter
 
 
-async def _story(say: Callable[[str], None], fred: Side, marc: Side, dns: str) -> None:
+async def _story(say: Callable[[str], None], fred: Side, marc: Side, dns: str, *, keep: bool) -> None:
     say(
         f"Gateways: smtp.truc.fr on port {fred.port('smtp')}, smtp.machin.com on port {marc.port('smtp')}; DNS on {dns}"
     )
@@ -199,9 +202,9 @@ async def _story(say: Callable[[str], None], fred: Side, marc: Side, dns: str) -
         )
         arrived = await at_machin.wait(events.DeliveredLocally)
         say(f"3. smtp.machin.com knows {arrived.recipient} and puts the message into the mailbox")
-        count, octets, content = await trio.to_thread.run_sync(_fetch, marc.port("pop3"), marc.password)
+        count, octets, content = await trio.to_thread.run_sync(_fetch, marc, keep)
         asked = await at_machin.wait(events.LoggedIn)
-        say(f"4. Marc's program asks the POP server: {asked.account} logs in from {asked.client}")
+        say(f"4. Marc's program asks the POP server: {asked.account} logs in from {asked.client}, inside of TLS")
         say(f"5. The POP server looks into the mailbox: {count} message, {octets} octets")
         fetched = await at_machin.wait(events.Fetched)
         say(f"6. It sends {fetched.messages} message to Marc's program, which has it now:")
@@ -215,13 +218,17 @@ def _submit(port: int) -> None:
         client.send_message(_letter(), FRED, [MARC])
 
 
-def _fetch(port: int, password: str) -> tuple[int, int, list[bytes]]:
-    client = poplib.POP3("127.0.0.1", port, timeout=PATIENCE)
+def _fetch(marc: Side, keep: bool) -> tuple[int, int, list[bytes]]:
+    context = ssl.create_default_context(cafile=marc.certificate)
+    context.check_hostname = False  # it is the certificate itself that is trusted, under whatever address
+    client = poplib.POP3("127.0.0.1", marc.port("pop3"), timeout=PATIENCE)
+    client.stls(context)
     client.user(MARC)
-    client.pass_(password)
+    client.pass_(marc.password)
     count, octets = client.stat()
     _, lines, _ = client.retr(1)
-    client.dele(1)
+    if not keep:  # else for whoever wants to look
+        client.dele(1)
     client.quit()
     return count, octets, lines
 
@@ -235,4 +242,5 @@ def _how_to_reach(say: Callable[[str], None], fred: Side, marc: Side) -> None:
         )
         say(f"   user {side.user}  password {side.password}")
         say(f"   state and events.log in {side.folder}")
+    say(f"Marc's mailbox: mutt -f {os.path.join(marc.folder, 'mail', folder_name(MARC))}")
     say("Ctrl-C ends both and removes their folders.")
