@@ -133,7 +133,8 @@ def test_msmtp_submits(place: House, tmp_path: pathlib.Path, mechanism: str) -> 
     if mechanism == "scram-sha-256":
         name = "scram@machin.com"
         scheme = ("--scheme", "SCRAM-SHA-256")
-        place.gateway.command("user", "add", name, "--password-stdin", *scheme, input=f"{PASSWORD}\n")
+        added = place.gateway.command("user", "add", name, "--password-stdin", *scheme, input=f"{PASSWORD}\n")
+        assert added.returncode == 0, added.stderr
     rc = tmp_path / "msmtprc"
     rc.write_text(
         f"account default\nhost 127.0.0.1\nport {place.submission}\ntls on\ntls_starttls on\n"
