@@ -20,6 +20,7 @@ import trio
 
 from tripost.delivery.client_auth import AuthError, choose
 from tripost.delivery.client_tls import ClientTls, TlsFailed
+from tripost.delivery.contents import READ, last_chunk, look
 from tripost.delivery.demands import Content, Host, Plan, limits, needs_look, plan
 from tripost.delivery.smtp_protocol import Transaction, read_extensions
 from tripost.delivery.verdicts import lost, verdict
@@ -35,7 +36,6 @@ DATA = 120.0
 BLOCK = 180.0
 DOT = 600.0
 QUIT = 2.0
-READ = 65_536
 MOST_CHALLENGES = 4  # of an AUTH exchange
 
 Connect = Callable[[str, int, str], Awaitable[trio.abc.Stream]]
@@ -201,8 +201,13 @@ class Connection:
     # --- lines ---
 
     async def _command(self, line: bytes, timeout: float = COMMAND) -> Reply:
-        await self._send(line + b"\r\n", timeout)
-        return await self._reply(timeout)
+        return await self._exchange(line + b"\r\n", timeout)
+
+    async def _exchange(self, data: bytes, timeout: float) -> Reply:
+        """Send, and take the first reply."""
+        with trio.fail_after(timeout):
+            await self._stream.send_all(data)
+            return await self._receive()
 
     async def _send(self, data: bytes, timeout: float) -> None:
         with trio.fail_after(timeout):
@@ -213,11 +218,14 @@ class Connection:
         if reply is not None:
             return reply
         with trio.fail_after(timeout):
-            while (reply := self._replies.next()) is None:
-                data = await self._stream.receive_some(READ)
-                if not data:
-                    raise EOFError("connection closed by the peer")
-                self._replies.feed(bytes(data))
+            return await self._receive()
+
+    async def _receive(self) -> Reply:
+        while (reply := self._replies.next()) is None:
+            data = await self._stream.receive_some(READ)
+            if not data:
+                raise EOFError("connection closed by the peer")
+            self._replies.feed(bytes(data))
         return reply
 
     @property
@@ -242,7 +250,7 @@ class Connection:
         first command. Raises SpoolError."""
         content = Content(envelope.size)
         if needs_look(envelope, self._extensions):
-            content = await _look(open_reader)
+            content = await look(open_reader)
         reader = await open_reader()
         try:
             content = Content(reader.size, content.ascii_header, content.ascii)
@@ -261,7 +269,7 @@ class Connection:
         self.messages += 1
         whole: bytes | None = None
         if planned.chunking and not self._lmtp and reader.size <= READ and "PIPELINING" in self._extensions:
-            whole = await _last_chunk(reader)
+            whole = await last_chunk(reader)
         transaction = Transaction(
             planned.mail,
             planned.rcpts,
@@ -293,7 +301,7 @@ class Connection:
 
     async def _run(self, transaction: Transaction, reader: BodyReader, phase: list[str], *, chunking: bool) -> None:
         while not transaction.over and not transaction.content:
-            await self._send(transaction.commands(), COMMAND)
+            transaction.take(await self._exchange(transaction.commands(), COMMAND))
             while transaction.waiting:
                 if transaction.ending:
                     phase[0] = "dot"
@@ -349,36 +357,6 @@ class Connection:
             except _GONE:
                 pass  # nothing depends on it
         await trio.aclose_forcefully(self._stream)
-
-
-async def _last_chunk(reader: BodyReader) -> bytes:
-    """Command and octets. Raises SpoolError when the content is not as long as it was."""
-    parts, left = [b"BDAT %d LAST\r\n" % reader.size], reader.size
-    while left:
-        data = await reader.read(left)
-        if not data:
-            raise SpoolError("a content is shorter than its record says")
-        parts.append(data)
-        left -= len(data)
-    return b"".join(parts)
-
-
-async def _look(open_reader: Callable[[], Awaitable[BodyReader]]) -> Content:
-    """Read all of the content, for what only its octets can tell."""
-    reader = await open_reader()
-    try:
-        header_ascii = all_ascii = in_header = True
-        tail = b""
-        while data := await reader.read(READ):
-            if in_header:
-                whole = tail + data
-                end = whole.find(b"\r\n\r\n")
-                header_ascii = header_ascii and (whole if end < 0 else whole[:end]).isascii()
-                in_header, tail = end < 0, whole[-3:]
-            all_ascii = all_ascii and data.isascii()
-        return Content(reader.size, header_ascii, all_ascii)
-    finally:
-        reader.close()
 
 
 def reason(wrong: BaseException) -> str:

@@ -221,6 +221,8 @@ class Worker:
 
     async def _each_alias(self, lease: Lease, open_reader: OpenReader) -> dict[int, Outcome]:
         """What an alias forwards carries a line of it."""
+        if not any(one.via for one in lease.recipients):
+            return await self._relay(lease, open_reader)
         outcomes: dict[int, Outcome] = {}
         for alias, some in by_alias(lease.recipients).items():
             if alias and await goes_in_circles(open_reader, alias):

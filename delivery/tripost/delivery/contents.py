@@ -1,0 +1,44 @@
+"""reading a message's content for a host
+
+Fails    SpoolError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from tripost.delivery.demands import Content
+from tripost.queue.body import BodyReader
+from tripost.queue.errors import SpoolError
+
+READ = 65_536  # octets at a time
+
+
+async def last_chunk(reader: BodyReader) -> bytes:
+    """Command and octets. Raises SpoolError when the content is not as long as it was."""
+    parts, left = [b"BDAT %d LAST\r\n" % reader.size], reader.size
+    while left:
+        data = await reader.read(left)
+        if not data:
+            raise SpoolError("a content is shorter than its record says")
+        parts.append(data)
+        left -= len(data)
+    return b"".join(parts)
+
+
+async def look(open_reader: Callable[[], Awaitable[BodyReader]]) -> Content:
+    """Read all of the content, for what only its octets can tell."""
+    reader = await open_reader()
+    try:
+        header_ascii = all_ascii = in_header = True
+        tail = b""
+        while data := await reader.read(READ):
+            if in_header:
+                whole = tail + data
+                end = whole.find(b"\r\n\r\n")
+                header_ascii = header_ascii and (whole if end < 0 else whole[:end]).isascii()
+                in_header, tail = end < 0, whole[-3:]
+            all_ascii = all_ascii and data.isascii()
+        return Content(reader.size, header_ascii, all_ascii)
+    finally:
+        reader.close()
