@@ -34,7 +34,7 @@ from tripost.queue.rows import HELD as HELD_FLAG
 from tripost.queue.store import Store, read_record
 
 SCAN = 10_000
-BLOCK = 4 << 20
+BLOCK = 1 << 20
 BATCH = 200  # records read in one hop into a thread
 
 
