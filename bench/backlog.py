@@ -131,7 +131,7 @@ def in_a_process(what: object, options: argparse.Namespace, folder: str) -> dict
     """What it reports; a new interpreter, so that memory is its own."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    child = context.Process(target=what, args=(options, folder, there))  # type: ignore[arg-type]
+    child = context.Process(target=what, args=(options, folder, there))  # type: ignore[arg-type]  # `fill` or `drain`
     child.start()
     there.close()
     row: dict[str, float] = here.recv()

@@ -15,17 +15,12 @@ that of the shallow queue.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import shutil
 import statistics
 import sys
-import tempfile
 from contextlib import AsyncExitStack
 
-import trio
-from queues import Fill, Work, a_queue, resident
+from queues import Fill, Work, a_queue, measured, resident
 
 from tripost.queue.manager import Queue
 from tripost.queue.message import Deferred
@@ -112,15 +107,7 @@ def main() -> None:
     parser.add_argument("--deep", type=int, default=1_000_000)
     parser.add_argument("--probe", type=int, default=20_000)
     parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--folder", help="on the disk to be measured (default: a temporary folder)")
-    options = parser.parse_args()
-    folder = tempfile.mkdtemp(prefix="tripost-bench-", dir=options.folder)
-    try:
-        row = trio.run(run, options, folder)
-        machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-        print(json.dumps({"bench": "depth", "deep": options.deep, "probe": options.probe, "machine": machine} | row))
-    finally:
-        shutil.rmtree(folder)
+    measured("depth", parser, run)
 
 
 if __name__ == "__main__":

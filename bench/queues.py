@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import platform
+import shutil
+import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
 import trio
@@ -96,3 +102,21 @@ class Work:
                 self.settled += 1
             if not leases or not self._domain:
                 hop = self._queue.next_ready() if not self._domain else None
+
+
+def measured(
+    name: str,
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace, str], Awaitable[dict[str, object]]],
+) -> None:
+    """Run in a folder of its own on the disk that `--folder` names; one JSON line with the options and the figures."""
+    parser.add_argument("--folder", help="on the disk to be measured (default: a temporary folder)")
+    options = parser.parse_args()
+    folder = tempfile.mkdtemp(prefix="tripost-bench-", dir=options.folder)
+    try:
+        row = trio.run(run, options, folder)
+    finally:
+        shutil.rmtree(folder)
+    asked = {key: value for key, value in vars(options).items() if key != "folder"}
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    print(json.dumps({"bench": name, "machine": machine, "python": platform.python_version()} | asked | row))

@@ -9,18 +9,13 @@ message that was queued last, one for none, and a count of all. Told are seconds
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
-from queues import Fill, a_queue, accept_one, letter_body
+from queues import Fill, a_queue, accept_one, letter_body, measured
 
 from tripost.queue.finding import Wanted
 from tripost.queue.manager import Queue
@@ -87,15 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deep", type=int, default=1_000_000)
     parser.add_argument("--size", type=int, default=2048)
-    parser.add_argument("--folder", help="on the disk to be measured (default: a temporary folder)")
-    options = parser.parse_args()
-    folder = tempfile.mkdtemp(prefix="tripost-bench-", dir=options.folder)
-    try:
-        row = trio.run(run, options, folder)
-        machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-        print(json.dumps({"bench": "search", "deep": options.deep, "machine": machine} | row))
-    finally:
-        shutil.rmtree(folder)
+    measured("search", parser, run)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from support.fake_files import FakeFiles
-from support.queues import put, queue_on
+from support.life import queued
+from support.queues import letter, put, queue_on
+from tripost.queue.clock import Clock
 from tripost.queue.finding import Wanted
 from tripost.queue.manager import Queue
-from tripost.queue.message import Deferred, Envelope, Recipient
+from tripost.queue.message import Deferred, Delivered, Envelope, Recipient
 
 NOW = 1_800_000_000.0
 LATER = Deferred(451, "4.3.0", "greylisted, come back", "mx.example")
@@ -142,3 +145,65 @@ async def test_retry_now(autojump_clock: object) -> None:
         assert sorted(one.envelope.id for one in await queue.claim("mx:a", 9)) == ["M1", "M3"]
         told = [one async for one in queue.search.find(Wanted(error="come back"))]
         assert len(told) == 5
+
+
+@pytest.mark.parametrize("later", range(8))
+async def test_a_hold_reaches_what_comes_apart_meanwhile(later: int, autojump_clock: object) -> None:
+    files = FakeFiles()
+    async with queue_on(files) as queue:
+        await put(queue, "M", "mx:a", "mx:a")
+        (lease,) = await queue.claim("mx:a", 1)
+        places = [one.place async for one in queue.search.find(Wanted())]
+
+        async def settle() -> None:
+            for _ in range(later):
+                await trio.lowlevel.checkpoint()
+            await queue.settle(lease, {0: DOWN, 1: LATER})
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(settle)
+            nursery.start_soon(queue.edit.hold, places, True)
+        assert await found(queue, states=("held",)) == {"M": ["u0@x.example", "u1@x.example"]}
+
+
+async def test_what_a_lease_leaves_of_a_held_message_is_held(autojump_clock: object) -> None:
+    files = FakeFiles()
+    async with queue_on(files) as queue:
+        await put(queue, "M", "mx:a", "mx:a")
+        (lease,) = await queue.claim("mx:a", 1)
+        places = [one.place async for one in queue.search.find(Wanted())]
+        assert await queue.edit.hold(places, True) == 1
+        await queue.settle(lease, {0: DOWN, 1: LATER})  # two recipients, two due times: two rows from now on
+        states = {(each.state, each.attempts) async for one in queue.search.find(Wanted()) for each in one.deliveries}
+        assert states == {("held", 0), ("held", 1)}
+        assert await queue.edit.hold(places, False) == 1
+        assert await found(queue, states=("held",)) == {}
+
+
+@pytest.mark.parametrize("later", range(8))
+async def test_nothing_is_claimed_while_it_is_hurried(later: int, autojump_clock: object) -> None:
+    """Its time comes, and somebody wants it, just while the record is written that says that its time has come."""
+    files = FakeFiles()
+    async with queue_on(files) as queue:
+        await put(queue, "M", "mx:a")
+        (lease,) = await queue.claim("mx:a", 1)
+        await queue.settle(lease, {0: LATER})
+        places = [one.place async for one in queue.search.find(Wanted())]
+
+        async def claim() -> None:
+            for _ in range(later):
+                await trio.lowlevel.checkpoint()
+            queue._clock._offset += 86_400
+            queue.ready()
+            for one in await queue.claim("mx:a", 1):
+                await queue.settle(one, {0: Delivered("relayed")})
+                body = queue.new_body()  # takes the row that came free
+                await body.write(b"Subject: y\r\n\r\n")
+                await queue.accept(letter("N", "mx:a", accepted=queue._clock.now() - 9, size=14), body)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(queue.edit.retry, places)
+            nursery.start_soon(claim)
+        now, before = queue._clock.now(), await queued(queue)
+    async with queue_on(files, clock=Clock(lambda: now)) as queue:
+        assert (await queued(queue)).queued == before.queued

@@ -188,7 +188,7 @@ def _status(hostname: str, envelope: Envelope, news: Sequence[News], now: float,
     ]
     for one in news:
         lines += [*_fields(one, envelope, now), ""]
-    return "\r\n".join([*lines, ""]).encode("ascii", "replace")
+    return "\r\n".join([*[line[:998] for line in lines], ""]).encode("ascii", "replace")
 
 
 def _fields(one: News, envelope: Envelope, now: float) -> list[str]:
@@ -214,12 +214,16 @@ def _fields(one: News, envelope: Envelope, now: float) -> list[str]:
 
 
 def _typed(address: str) -> str:
-    """An address in 7-bit form (RFC 6533 §3)."""
+    """An address in 7-bit form (RFC 6533 §3); what goes over a line's length is cut off between two characters."""
     if address.isascii():
         return f"rfc822; {_clean(address)}"
-    return "utf-8; " + "".join(
-        one if "!" <= one <= "~" and one not in "+=\\" else f"\\x{{{ord(one):X}}}" for one in address
-    )
+    coded = ""
+    for one in address:
+        piece = one if "!" <= one <= "~" and one not in "+=\\" else f"\\x{{{ord(one):X}}}"
+        if len(coded) + len(piece) > LINE_LIMIT:
+            break
+        coded += piece
+    return f"utf-8; {coded}"
 
 
 # --- the original ---
@@ -254,7 +258,8 @@ def _from_xtext(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else "?" for one in text)[:LINE_LIMIT]
+    shown = "".join(one if one.isprintable() else "?" for one in text)
+    return shown.encode()[:LINE_LIMIT].decode("utf-8", "ignore")  # a line is counted in octets
 
 
 def _clean(text: str) -> str:

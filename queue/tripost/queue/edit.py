@@ -46,19 +46,35 @@ class Edit:
         async with self._moving:
             found = await self._rows_at(set(places))
             todo = [place for place in found if any(self._is_held(row) != held for row in found[place])]
+            apart: set[int] = set()
             for batch in _batches(todo):
                 async with trio.open_nursery() as nursery:
                     for place in batch:
-                        nursery.start_soon(self._hold, place, found[place], held)
+                        nursery.start_soon(self._hold, place, found[place], held, apart)
+            while apart:
+                apart = await self._mark_strays(apart, held)
         return len(todo)
+
+    async def _mark_strays(self, apart: set[int], held: bool) -> set[int]:
+        """Rows that came into being after the look at their messages: what is durable holds for them too. The places
+        where there were some."""
+        left: set[int] = set()
+        for place, rows in (await self._rows_at(apart)).items():
+            strays = [row for row in rows if self._is_at(row, place) and self._is_held(row) != held]
+            if strays:
+                self._ledger.mark(strays, held, self._clock.now())
+                left.add(place)
+        return left
 
     def _is_held(self, row: int) -> bool:
         return bool(self._ledger.rows.flags[row] & HELD_FLAG)
 
-    async def _hold(self, place: int, rows: list[int], held: bool) -> None:
+    async def _hold(self, place: int, rows: list[int], held: bool, apart: set[int]) -> None:
         def apply(at: int) -> None:
             left = [row for row in rows if self._is_at(row, place)]
             self._ledger.hold(left, at, held, self._clock.now())
+            if len(left) < self._ledger.rows.shared.get(place, 1):  # some may have come since they were counted
+                apart.add(place)
             self._ring()
 
         await self._log.append(HOLD, encode(Hold(place, held)), apply, essential=True)

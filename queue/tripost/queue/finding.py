@@ -21,6 +21,7 @@ import msgspec
 from tripost.queue.message import Envelope, Recipient
 
 READY, DEFERRED, HELD, SUSPENDED, ACTIVE, DOWN = "ready", "deferred", "held", "suspended", "active", "down"
+NEEDLE = 3  # octets
 STATES = (READY, DEFERRED, HELD, SUSPENDED, ACTIVE, DOWN)
 
 
@@ -54,18 +55,13 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def anything(self) -> bool:
         return self == Wanted()
 
-    @property
-    def in_columns(self) -> bool:
-        """It can be decided without the messages' records."""
-        words = (self.id, self.sender, self.recipient, self.address, self.domain, self.account, self.error)
-        return not any(words) and not self.older and not self.younger
-
     def needle(self) -> bytes:
-        """Octets that stand in the record of every message that is wanted, whatever their case; b"" for unknown."""
+        """Octets that stand in the record of every message that is wanted, whatever their case; b"" for unknown, or so
+        few that they would stand everywhere."""
         sender = "" if "<" in self.sender or ">" in self.sender else self.sender  # "<>" stands in no record
         pieces = [self.id, sender, self.recipient, self.address, f"@{self.domain}" if self.domain else "", self.account]
         literal = max((_literal(one) for one in pieces), key=len)
-        return literal.encode().lower() if literal.isascii() else b""
+        return literal.encode().lower() if literal.isascii() and len(literal) >= NEEDLE else b""
 
     def fits(self, envelope: Envelope, now: float) -> bool:
         """The message itself, whatever its recipients."""

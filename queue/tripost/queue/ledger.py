@@ -251,6 +251,10 @@ class Ledger:
     def hold(self, found: Iterable[int], at: int, held: bool, now: float) -> None:
         """The message of these rows is held, or released."""
         self.index(segment_of(at)).add_single(offset_of(at))
+        self.mark(found, held, now)
+
+    def mark(self, found: Iterable[int], held: bool, now: float) -> None:
+        """As a record says that is durable already."""
         for row in found:
             if held:
                 self.rows.flags[row] |= HELD

@@ -150,6 +150,7 @@ class Rows:
         self.subset[twin] = recipients
         self.attempts[twin] = self.attempts[row]
         self.told[twin] = self.told[row]
+        self.flags[twin] = self.flags[row] & HELD
         self.share(self.place[row], 1)
         return twin
 

@@ -8,7 +8,7 @@ Promise  every message that is queued during the whole search is told once; one
          that comes, goes or moves meanwhile may be missed or told as it was.
 Bounds   one segment's offsets, one BLOCK and one batch of records in memory.
 Fails    ValueError for what cannot be meant; a record that cannot be read is
-         skipped and told as trouble.
+         skipped: `tripost queue verify` tells of it.
 """
 
 from __future__ import annotations
@@ -100,14 +100,8 @@ class Search:
             return ACTIVE
         if flags & HELD_FLAG:
             return HELD
-        blocks = self._ledger.schedule.blocks
-        suspension = blocks.suspended.get(self._ledger.schedule.name(rows.hop[row])) if blocks.suspended else None
-        if suspension is not None and not 0.0 < suspension.until <= now:
-            return SUSPENDED
-        if rows.due[row] > now:
-            return DEFERRED
-        back_off = blocks.back_off(rows.hop[row])
-        return DOWN if back_off is not None else READY
+        hop = self._hop_state(rows.hop[row], now)
+        return DEFERRED if hop != SUSPENDED and rows.due[row] > now else hop
 
     async def _rows_of(self, wanted: Wanted) -> AsyncGenerator[int]:
         """Rows that the columns do not exclude; yields to other tasks every SCAN rows."""
@@ -151,7 +145,7 @@ class Search:
             one = by_number.get(hop)
             if one is None:
                 name = names.name(hop)
-                one = found.get(name) or Hop(next_hop=name, state=self._hop_state(hop, name, now), next_due=due)
+                one = found.get(name) or Hop(next_hop=name, state=self._hop_state(hop, now), next_due=due)
                 by_number[hop] = found[name] = one
             one.deliveries += 1
             one.recipients += recipients
@@ -163,9 +157,9 @@ class Search:
                 one.next_due = due
             one.ages[bisect_right(_LIMITS, age)] += 1
 
-    def _hop_state(self, hop: int, name: str, now: float) -> str:
+    def _hop_state(self, hop: int, now: float) -> str:
         blocks = self._ledger.schedule.blocks
-        suspension = blocks.suspended.get(name)
+        suspension = blocks.suspended.get(self._ledger.schedule.name(hop)) if blocks.suspended else None
         if suspension is not None and not 0.0 < suspension.until <= now:
             return SUSPENDED
         return DOWN if blocks.back_off(hop) is not None else READY

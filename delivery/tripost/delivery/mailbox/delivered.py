@@ -145,8 +145,8 @@ class DeliveredList:
                 self._logs.append(path)
                 with open(path, "rb") as file:
                     self._recent.update(_entries(file.read()))
-            if run is not None or log is not None:
-                self._number = max(self._number, int((run or log)[1]))  # type: ignore[index]
+            if (found := run or log) is not None:
+                self._number = max(self._number, int(found[1]))
         self.runs.sort(key=lambda one: one.newest)
         self._open = True
 

@@ -1,6 +1,6 @@
 """why a queued message is not delivered yet, and what would unblock it
 
-Pure: told what the queue and the delivery know, gives words. The first thing that
+Asks the queue and the delivery what they know, and gives words; waits for nothing. The first thing that
 binds is the answer; a message that is held is not tried even when its host is up.
 """
 
