@@ -66,6 +66,14 @@ async def test_auth_is_announced_exactly_where_it_works(autojump_clock: MockCloc
     assert "250-MT-PRIORITY" in after
 
 
+async def test_an_account_that_was_just_added_counts(autojump_clock: MockClock, one: Lab) -> None:
+    accounts = FakeAccounts({FRED: "secret"})
+    context = one.ingress(logins=logins(one.bus, one.clock, accounts))
+    assert context.mechanisms(OUTSIDE) == ()
+    accounts.keys = FakeAccounts({FRED: "secret"}, (FRED,)).keys
+    assert context.mechanisms(OUTSIDE) == ("SCRAM-SHA-256",)
+
+
 async def test_plain_then_mail(autojump_clock: MockClock, one: Lab) -> None:
     replies = await _talk(one, IN + "AUTH PLAIN\r\n" + LETTER + "QUIT\r\n")
     rest = replies[replies.index(f"235 2.7.0 welcome, {FRED}") :]

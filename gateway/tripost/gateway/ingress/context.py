@@ -60,26 +60,6 @@ class Client:
         return self.relay or bool(self.account)
 
 
-class Mechanisms:
-    """What may be used to log in, asked anew every `EVERY` seconds: it is a look at a file, once per connection."""
-
-    EVERY = 1.0
-
-    def __init__(self, logins: Logins | None) -> None:
-        self._logins = logins
-        self._known: dict[tuple[str, bool, bool], tuple[float, tuple[str, ...]]] = {}
-
-    def of(self, peer: Peer) -> tuple[str, ...]:
-        if self._logins is None:
-            return ()
-        key, now = (peer.service, peer.tls is not None, peer.loopback), trio.current_time()
-        until, found = self._known.get(key, (0.0, ()))
-        if until <= now:
-            found = self._logins.mechanisms(peer)
-            self._known[key] = now + self.EVERY, found
-        return found
-
-
 @dataclass(frozen=True)
 class IngressContext:
     """Sizes in octets, times in seconds, rates in octets a second."""
@@ -104,9 +84,9 @@ class IngressContext:
     greet_delay: float = 0.0
     normalize: bool = False
     logins: Logins | None = None
-    mechanisms: Mechanisms = field(init=False)
     turns: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(TURNS))
     draining: Draining = field(default_factory=Draining)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "mechanisms", Mechanisms(self.logins))  # the way of frozen dataclasses
+    def mechanisms(self, peer: Peer) -> tuple[str, ...]:
+        """What may be used to log in now: an account that was just added counts at once."""
+        return self.logins.mechanisms(peer) if self.logins is not None else ()

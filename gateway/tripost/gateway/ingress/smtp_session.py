@@ -102,7 +102,7 @@ class Session:
             starttls=peer.context is not None,
             secured=bool(client.tls),
             need_tls=peer.require_tls,
-            mechanisms=context.mechanisms.of(peer) if not client.account else (),
+            mechanisms=context.mechanisms(peer) if not client.account else (),
             need_auth=client.profile == "submission",
             authenticated=bool(client.account),
             trusted=client.trusted,
