@@ -5,6 +5,8 @@ from __future__ import annotations
 import heapq
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tripost.delivery.window import INITIAL, Window
 
@@ -39,7 +41,7 @@ class Server:
             heapq.heappush(self.open, self.now + self.life * (0.8 + 0.4 * (len(self.log) % 7) / 7))
             self.window.opened(self.now)
         else:
-            self.window.refused(self.now, len(self.open) + 1)
+            self.window.refused(self.now, len(self.open) + 1, self.window.refusals)
         return taken
 
     def refused(self, start: float, end: float) -> float:
@@ -64,8 +66,28 @@ def test_more_is_found_within_a_minute_and_less_at_once(life: float) -> None:
     assert len(server.open) >= 16
     server.run(400)
     server.most = 5
+    server.run(430)
+    fall = [taken for when, taken in server.log if when >= 400].index(True)  # refused before the first good one
+    assert fall <= 6
+    assert server.window.limit in (5, 6)
     server.run(630)
     assert server.refused(430, 630) <= (0.10 if life < 30 else 0.15)  # of so few connects one in 40 s is a lot
+
+
+@given(first=st.integers(2, 200), then=st.integers(1, 200), life=st.sampled_from([0.3, 1.0, 3.0]))
+@settings(max_examples=60, deadline=None)
+def test_a_limit_that_moves_is_followed(first: int, then: int, life: float) -> None:
+    """Up or down, from anywhere to anywhere: few are refused on the way, and what is allowed is used after a minute."""
+    server = Server(Window(250), first, life)
+    server.run(60)
+    server.most = then
+    start = len(server.log)
+    server.run(120)
+    way = [taken for _, taken in server.log[start:]]
+    assert way[: way.index(True)].count(False) <= 2 * (first.bit_length() + 1)
+    assert 0.8 * then - 1 <= len(server.open) <= then
+    server.run(240)
+    assert server.refused(150, 240) <= 0.10 or then == 1
 
 
 def test_the_start_is_slow_and_doubles() -> None:
@@ -88,8 +110,28 @@ def test_many_refusals_at_once_leave_what_was_taken() -> None:
         window.opened(0.0)
     assert window.limit == 20
     for _ in range(15):  # twenty were renewed at the same moment, and five of them taken
-        window.refused(1.0, 20)
+        window.refused(1.0, 20, 0)
     assert window.limit == 5
+
+
+def test_refused_again_and_again_it_falls_faster() -> None:
+    window = Window(50)
+    for _ in range(18):
+        window.opened(0.0)
+    limits = []
+    for step in range(5):
+        window.refused(float(step), window.limit, window.refusals)
+        limits.append(window.limit)
+    assert limits == [19, 17, 13, 7, 4]
+    assert not window.due(9.0, 4)
+    window.opened(9.0)
+    assert window.due(9.0, 4)  # what was skipped is tried before many were good
+    window.opened(9.0)
+    assert window.due(10.0, 5)
+    assert window.limit == 7
+    window.refused(10.0, 7, window.refusals)
+    assert window.limit == 6
+    assert not window.due(19.0, 6)
 
 
 def test_the_operators_bound_is_never_passed() -> None:

@@ -63,6 +63,7 @@ class Site:
         self.lot = trio.lowlevel.ParkingLot()
         self.turn = trio.Lock()
         self.door = trio.Lock()
+        self.doubt = trio.Lock()
         self.leave = 0  # so many who idle are to go: others need their slots
         self.alarm = 0.0  # when it is looked at again
         self.told = ""  # what was last said to limit it
@@ -109,6 +110,12 @@ class Site:
     def surplus(self) -> bool:
         return self.workers + self.extras > self.limit
 
+    def messages(self) -> int:
+        """How many a new connection carries: up to a fifth less than the most, so that those that began together do not
+        end together."""
+        most = self.terms.messages_per_connection
+        return most - int(self._random() * most / 5)
+
     def next_hop(self) -> str | None:
         """The one whose turn it is; it is taken off."""
         if not self.hops:
@@ -124,9 +131,9 @@ class Site:
         self.open += 1
         return self.window.opened(now)
 
-    def refused(self, now: float) -> str:
-        """One more was refused while others are good."""
-        return self.window.refused(now, self.workers + self.extras)
+    def refused(self, now: float, begun: int | None) -> str:
+        """One more was refused while others are good. `begun`: see Window."""
+        return self.window.refused(now, self.workers + self.extras, begun)
 
     def failed(self, now: float, first: float, longest: float) -> str:
         """Nothing works: rest, and then one at a time. The next hop has a back-off of its own, which is not shorter."""

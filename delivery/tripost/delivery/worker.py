@@ -21,7 +21,8 @@ import trio
 from tripost.delivery.classify import classify
 from tripost.delivery.connection import Connection, Down
 from tripost.delivery.forwarding import OpenReader, by_alias, circle, goes_in_circles, marked
-from tripost.delivery.hosts import Dial, Spare
+from tripost.delivery.gate import Crowded, Gate
+from tripost.delivery.hosts import Dial
 from tripost.delivery.outside import Outside
 from tripost.delivery.resolver import Unroutable
 from tripost.delivery.site import Site
@@ -36,35 +37,6 @@ from tripost.queue.values import Lease
 SETTLE_PAUSE = 5.0  # seconds after the spool could not take a settlement
 
 
-class _Crowded(Exception):
-    """The site takes no connection more: the message is to go back."""
-
-
-class _Gate(Spare):
-    """The site's bounds, for the sockets of one worker."""
-
-    def __init__(self, site: Site, outside: Outside) -> None:
-        self._site = site
-        self._out = outside
-
-    def take(self) -> bool:
-        return self._site.connecting.wait(self._out.clock.now()) <= 0 and self._out.crowd.extra(self._site)
-
-    def give(self) -> None:
-        self._out.crowd.extra_gone(self._site)
-
-    async def ready(self) -> None:
-        site, now = self._site, self._out.clock.now
-        async with site.door:
-            waited = False
-            while (wait := site.connecting.wait(now())) > 0:
-                waited = True
-                await trio.sleep(wait)
-            site.connecting.take(now(), waited=waited)
-            if site.connecting.slow:
-                await self._out.crowd.remember(site)
-
-
 class Worker:
     """`run` until there is nothing left to do."""
 
@@ -72,7 +44,9 @@ class Worker:
         self._site = site
         self._out = outside
         self._terms = site.terms
+        self._gate = Gate(site, outside)
         self._connection: Connection | None = None
+        self._most = 0  # messages that it is to carry
         self._way: Way
         self._next_hop = ""
         self._pending = False
@@ -139,7 +113,7 @@ class Worker:
         self._begin_pending()
         try:
             outcomes = await self._try(lease)
-        except _Crowded:
+        except Crowded:
             self._ended = True
             self._out.queue.release(lease)
             return
@@ -231,7 +205,7 @@ class Worker:
             part = lease if len(some) == len(lease.recipients) else msgspec.structs.replace(lease, recipients=some)
             try:
                 outcomes |= await self._relay(part, marked(open_reader, alias) if alias else open_reader)
-            except _Crowded:
+            except Crowded:
                 if not outcomes:
                     raise
                 self._ended = True  # what was sent is sent, the rest keeps its place
@@ -247,12 +221,17 @@ class Worker:
                 if wrong.permanent:
                     return outcomes | {one.id: Failed(550, wrong.enhanced, wrong.text) for one in left}
                 return outcomes | {one.id: down(wrong.text, enhanced=wrong.enhanced) for one in left}
+            except Crowded:
+                if outcomes:
+                    self._ended = True
+                    return outcomes  # what was sent is sent, the rest keeps its place
+                raise
             except Down as wrong:
                 if self._site.open:
-                    self._refused(str(wrong))
+                    self._refused(str(wrong), self._gate.begun)
                     if outcomes:
                         return outcomes
-                    raise _Crowded from None
+                    raise Crowded from None
                 return outcomes | {one.id: down(str(wrong), wrong.host, enhanced=wrong.enhanced) for one in left}
             most = self._terms.recipients_per_message
             part = left[: min(most, connection.recipients or most)]
@@ -278,21 +257,20 @@ class Worker:
         gone = [one for one in found.values() if isinstance(one, Deferred) and one.destination]
         if not gone or not self._site.open:
             return found
-        self._refused(gone[0].text)
+        self._refused(gone[0].text, None)
         self._ended = True
         return {
             id: msgspec.structs.replace(one, destination=False) if isinstance(one, Deferred) else one
             for id, one in found.items()
         }
 
-    def _refused(self, reply: str) -> None:
+    def _refused(self, reply: str, begun: int | None) -> None:
         site, now = self._site, self._out.clock.now()
-        reason = f"{site.refused(now)}: {reply}"
+        reason = f"{site.refused(now, begun)}: {reply}"
         self._out.bus.emit(Adapted(time=now, site=site.name, limit=site.limit, reason=reason))
 
     async def _close_when_done(self, connection: Connection) -> None:
-        most = self._terms.messages_per_connection
-        if not connection.usable or connection.spent or connection.messages >= most:
+        if not connection.usable or connection.spent or connection.messages >= self._most:
             await self._close()
 
     async def _turn(self) -> None:
@@ -314,21 +292,23 @@ class Worker:
     # --- getting a connection ---
 
     async def _connected(self, lease: Lease) -> Connection:
-        """The open connection, or a new one. Raises Unroutable, Down."""
+        """The open connection, or a new one. Raises Unroutable, Down, Crowded."""
         level = "verify" if lease.envelope.require_tls else ""
         if (connection := self._connection) is not None:
             if (connection.verified or not level) and self._way.has(connection.host):
                 self._attempted(lease, connection.host)
                 return connection
             await self._close()
+        async with self._gate.attempt():
+            return await self._new(lease, self._dial(level))
+
+    async def _new(self, lease: Lease, dial: Dial) -> Connection:
         wrong: Down | None = None
         hopeless: Unroutable | None = None
-        dial = self._dial(level)
-        gate = _Gate(self._site, self._out)
         for host, port in self._way.hosts:
             self._attempted(lease, host)
             try:
-                opened = await self._out.dialler.open(host, port, dial, gate)
+                opened = await self._out.dialler.open(host, port, dial, self._gate)
             except Down as down_now:
                 wrong = down_now
                 self._unreachable(host, down_now)
@@ -337,7 +317,7 @@ class Worker:
                 if not unroutable.permanent:
                     wrong = Down(unroutable.text, enhanced=unroutable.enhanced, host=host, phase="dns")
             else:
-                self._connection = opened
+                self._connection, self._most = opened, self._site.messages()
                 self._opened(opened)
                 return opened
         if wrong is None and hopeless is not None:  # RFC 5321 §5.1: none of the hosts exists
