@@ -1,0 +1,1 @@
+"""What is in a message: header fields, addresses, MIME parts."""
