@@ -15,9 +15,9 @@ from tripost.gateway.fast_stream import FastStream
 
 @asynccontextmanager
 async def pair() -> AsyncGenerator[tuple[FastStream, trio.SocketStream]]:
-    ours, theirs = trio.socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    async with trio.SocketStream(theirs) as other:
-        one = FastStream(trio.SocketStream(ours))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    async with trio.SocketStream(trio.socket.from_stdlib_socket(theirs)) as other:
+        one = FastStream(ours)
         with trio.fail_after(10):
             yield one, other
         one.close()

@@ -57,7 +57,7 @@ async def house(
     one, bus = House(), Bus()
     bus.add_sink(one.events.append)
     one.service = Service("smtp", address, one.session, lambda why: f"421 {why}\r\n".encode(), terms)
-    await bind([one.service])
+    bind([one.service])
     async with trio.open_nursery() as nursery:
         acceptor = Acceptor(nursery, bus, Clock(), admission or Admission(100), closed)
         nursery.start_soon(acceptor.accept, one.service)
@@ -189,19 +189,19 @@ async def test_a_unix_socket(tmp_path: pathlib.Path, length: int) -> None:
         assert one.peers[0].loopback
         assert one.service.bound == f"unix:{path}"
         with pytest.raises(ListenError, match="in use"):
-            await sockets.listen(f"unix:{path}")
+            sockets.listen(f"unix:{path}")
     assert not path.exists()
 
 
 async def test_a_stale_unix_socket_is_replaced_a_file_is_not(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "s.sock"
-    (await sockets.listen(f"unix:{path}")).socket.close()
+    sockets.listen(f"unix:{path}").close()
     assert path.exists()
-    listener = await sockets.listen(f"unix:{path}")
+    listener = sockets.listen(f"unix:{path}")
     sockets.close(listener, f"unix:{path}")
     path.write_text("precious")
     with pytest.raises(ListenError, match="exists"):
-        await sockets.listen(f"unix:{path}")
+        sockets.listen(f"unix:{path}")
     assert path.read_text() == "precious"
 
 
@@ -209,9 +209,9 @@ async def test_binding_is_all_or_none() -> None:
     async with house() as one:
         services = [Service("smtp", at, one.session, str.encode) for at in ("127.0.0.1:0", one.service.bound)]
         with pytest.raises(ListenError, match="in use"):
-            await bind(services)
+            bind(services)
         assert services[0].listener is not None
-        assert services[0].listener.socket.fileno() == -1
+        assert services[0].listener.fileno() == -1
 
 
 async def test_a_service_that_takes_nobody_now() -> None:

@@ -108,9 +108,9 @@ class Gateway:
             services = self._services(queue, router, clock, logins)
             dispatcher = self._dispatcher(queue, clock)
             control = make_control(self.config, queue, dispatcher, self.bus, clock, self.addresses)
-            await control.bind()
+            control.bind()
             try:
-                await bind(services)
+                bind(services)
             except BaseException:
                 control.close()
                 raise

@@ -1,19 +1,20 @@
 """a connection with few layers: what a session that answers thousands of times a second needs
 
-Trio's `SocketStream` checks for conflicts, translates errors and makes a
-checkpoint on each call, and its socket does so once more. A session's one task
-needs none of this twice.
+Trio's `SocketStream` checks for conflicts and translates errors on each call, and
+its socket does so once more. A session's one task needs none of this twice.
 
-API      `FastStream(stream)` is a stream; `send_now(data)` sends at once what fits
-         and says how much that was.
-Promise  `receive_some` always lets others run; `send_all` only where it has to
-         wait. The descriptor is not touched once the stream is closed.
-Why      Measured with `bench/source.py`, docs/smtp.md has the figures.
+API      `FastStream(sock)` is a stream and owns the socket, which becomes
+         non-blocking; `send_now(data)` sends at once what fits and says how much
+         that was; `close()`.
+Promise  the coroutines always let others run; the descriptor is not touched once
+         the stream is closed, and whoever waits on it then is woken.
+Why      Measured with `bench/source.py`, docs/performance.md has the figures.
 """
 
 from __future__ import annotations
 
 import os
+import socket as stdlib_socket
 
 import trio
 
@@ -21,13 +22,14 @@ READ = 65_536
 
 
 class FastStream(trio.abc.Stream):
-    """Of one TCP or Unix connection; used by one task."""
+    """Of one TCP or Unix connection; one task reads, one sends (it may be the same)."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self._fd = stream.socket.fileno()
+    def __init__(self, sock: stdlib_socket.socket) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self._fd = sock.fileno()
 
-    def send_now(self, data: bytes | bytearray) -> int:
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
         """How many octets the system took; 0 while it takes none. Raises BrokenResourceError, ClosedResourceError."""
         self._check()
         try:
@@ -38,9 +40,13 @@ class FastStream(trio.abc.Stream):
             raise trio.BrokenResourceError from wrong
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        sent = self.send_now(bytes(data))
-        if sent < len(data):
-            await self._stream.send_all(memoryview(data)[sent:])
+        with memoryview(data) as left:
+            sent = self.send_now(left)
+            if sent == len(left):
+                await trio.lowlevel.checkpoint()
+            while sent < len(left):
+                await self.wait_send_all_might_not_block()
+                sent += self.send_now(left[sent:])
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         self._check()
@@ -58,12 +64,15 @@ class FastStream(trio.abc.Stream):
             raise trio.ClosedResourceError
 
     async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
+        self._check()
+        await trio.lowlevel.wait_writable(self._fd)
 
     def close(self) -> None:
-        """At once."""
-        self._fd = -1
-        self._stream.socket.close()
+        """At once; harmless when called twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            trio.lowlevel.notify_closing(fd)
+            self.socket.close()
 
     async def aclose(self) -> None:
         self.close()

@@ -18,13 +18,16 @@ Fails    `ListenError` when an address cannot be bound: nothing is left open.
 from __future__ import annotations
 
 import errno
+import socket as stdlib_socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 import trio
 
 from tripost.gateway import sockets
 from tripost.gateway.admission import Admission
+from tripost.gateway.fast_stream import FastStream
 from tripost.gateway.peer import Network, Peer, is_in
 from tripost.gateway.proxy_protocol import Header, HeaderError, HeaderReader
 from tripost.gateway.sockets import ListenError, split_address
@@ -64,7 +67,7 @@ class Service:
         self.handler = handler
         self.busy = busy
         self.terms = terms or Terms()
-        self.listener: trio.SocketListener | None = None
+        self.listener: stdlib_socket.socket | None = None
 
     @property
     def bound(self) -> str:
@@ -73,11 +76,11 @@ class Service:
         return sockets.shown(self.listener, self.address)
 
 
-async def bind(services: list[Service]) -> None:
+def bind(services: list[Service]) -> None:
     """Bind all or none."""
     try:
         for service in services:
-            service.listener = await sockets.listen(service.address)
+            service.listener = sockets.listen(service.address)
     except BaseException:
         close(services)
         raise
@@ -113,18 +116,19 @@ class Acceptor:
         assert listener is not None
         while True:
             try:
-                stream = await listener.accept()
+                found = await sockets.accept(listener)
             except OSError as wrong:
                 if wrong.errno not in NO_ROOM:
                     raise
                 self._trouble(service, wrong)
                 await trio.sleep(0.1)  # a descriptor will come free when a session ends
                 continue
-            self._nursery.start_soon(self._connection, service, stream)
+            for sock, address in found:
+                self._nursery.start_soon(self._connection, service, FastStream(sock), address)
 
-    async def _connection(self, service: Service, stream: trio.SocketStream) -> None:
+    async def _connection(self, service: Service, stream: FastStream, address: Any) -> None:
         try:
-            peer = _peer_of(service, stream)
+            peer = _peer_of(service, stream, address)
             proxied = service.terms.proxy_protocol and not self._admission.full
             client = await self._proxied(service, stream, peer) if proxied else peer
             if client is not None:
@@ -134,9 +138,9 @@ class Acceptor:
         except Exception as wrong:  # the session boundary: one of the two places that catch everything
             self._trouble(service, wrong)
         finally:
-            stream.socket.close()
+            stream.close()
 
-    async def _admit(self, service: Service, stream: trio.SocketStream, peer: Peer) -> None:
+    async def _admit(self, service: Service, stream: FastStream, peer: Peer) -> None:
         why = self._closed(service.name) or self._admission.enter(peer.client, self._clock.now())
         if why:
             self._refused(service, peer, why)
@@ -150,7 +154,7 @@ class Acceptor:
         finally:
             self._admission.leave(peer.client)
 
-    async def _session(self, service: Service, stream: trio.SocketStream, peer: Peer) -> None:
+    async def _session(self, service: Service, stream: FastStream, peer: Peer) -> None:
         if service.terms.tls != "implicit" or peer.context is None:
             await service.handler(stream, peer)
             return
@@ -161,7 +165,7 @@ class Acceptor:
             return
         await service.handler(secured, msgspec.structs.replace(peer, tls=facts))
 
-    async def _proxied(self, service: Service, stream: trio.SocketStream, peer: Peer) -> Peer | None:
+    async def _proxied(self, service: Service, stream: FastStream, peer: Peer) -> Peer | None:
         """The peer that the proxy speaks for; None when it has to go."""
         if not is_in(peer.client, service.terms.proxies):
             self._refused(service, peer, "not one of [proxy] networks")
@@ -197,30 +201,30 @@ class Acceptor:
         )
 
 
-def _peer_of(service: Service, stream: trio.SocketStream) -> Peer:
+def _peer_of(service: Service, stream: FastStream, address: Any) -> Peer:
     """Raises BrokenResourceError when it is gone already."""
     terms = service.terms
     context = terms.certificates.context if terms.certificates is not None and terms.tls != "none" else None
     if service.address.startswith(sockets.UNIX):
         return Peer(service=service.name, context=context, require_tls=terms.require_tls)
     try:
-        client, local = stream.socket.getpeername(), stream.socket.getsockname()
+        local = stream.socket.getsockname()
     except OSError as wrong:
         raise trio.BrokenResourceError from wrong
-    address = str(client[0])
+    client = str(address[0])
     return Peer(
-        client=address,
-        client_port=client[1],
+        client=client,
+        client_port=address[1],
         local=str(local[0]),
         local_port=local[1],
         service=service.name,
         context=context,
         require_tls=terms.require_tls,
-        xclient=is_in(address, terms.xclient),
+        xclient=is_in(client, terms.xclient),
     )
 
 
-async def _header(stream: trio.SocketStream) -> Header:
+async def _header(stream: FastStream) -> Header:
     """Read a PROXY header and not one octet more. Raises HeaderError."""
     reader = HeaderReader()
     while True:

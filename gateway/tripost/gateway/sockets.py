@@ -1,7 +1,7 @@
 """listening sockets: TCP and Unix
 
-API      `check_address(text)` for configurations; `listen(address)`; `close(listener,
-         address)`, which removes a Unix socket's file; `shown(listener, address)`.
+API      `check_address(text)` for configurations; `listen(address)`; `accept(listener)`;
+         `close(listener, address)`, which removes a Unix socket's file; `shown(…)`.
 Promise  A Unix socket's file that nobody listens on any more is replaced; one that is
          in use is left alone. Its mode is 0660: the owner and the group may connect.
          A path longer than the system's 107 octets is bound through its folder.
@@ -17,10 +17,28 @@ import socket as stdlib_socket
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import trio
 
 BACKLOG = 1024
+AT_ONCE = 32  # connections taken before others get their turn
+# accept() hands on what is wrong with a connection that is gone already (accept(2))
+_GONE = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.ECONNRESET,
+        errno.EPERM,
+        errno.EPROTO,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENONET,
+        errno.ETIMEDOUT,
+    }
+)
 UNIX = "unix:"
 MODE = 0o660
 PATH_LIMIT = 107
@@ -51,25 +69,28 @@ def check_address(text: str) -> None:
         raise ValueError("the port must be between 0 and 65535")
 
 
-async def listen(address: str) -> trio.SocketListener:
-    """Raises ListenError."""
+def listen(address: str) -> stdlib_socket.socket:
+    """Non-blocking. Raises ListenError."""
     try:
         if address.startswith(UNIX):
-            return trio.SocketListener(await _unix(address.removeprefix(UNIX)))
-        return trio.SocketListener(await _tcp(*split_address(address)))
+            return _unix(address.removeprefix(UNIX))
+        return _tcp(*split_address(address))
     except OSError as wrong:
         why = os.strerror(wrong.errno) if wrong.errno else str(wrong)
         raise ListenError(f"cannot listen on {address}: {why}") from wrong
 
 
-async def _tcp(host: str, port: int) -> trio.socket.SocketType:
+def _tcp(host: str, port: int) -> stdlib_socket.socket:
     family = stdlib_socket.AF_INET6 if ":" in host else stdlib_socket.AF_INET
-    sock = trio.socket.socket(family, stdlib_socket.SOCK_STREAM)
+    sock = stdlib_socket.socket(family, stdlib_socket.SOCK_STREAM)
     try:
+        sock.setblocking(False)
+        # what is accepted inherits it: a reply goes out at once, and nobody has to ask for that each time
+        sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
         sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
         if family == stdlib_socket.AF_INET6:
             sock.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 1)
-        await sock.bind((host, port))
+        sock.bind((host, port))
         sock.listen(BACKLOG)
     except BaseException:
         sock.close()
@@ -77,12 +98,13 @@ async def _tcp(host: str, port: int) -> trio.socket.SocketType:
     return sock
 
 
-async def _unix(path: str) -> trio.socket.SocketType:
-    sock = trio.socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
+def _unix(path: str) -> stdlib_socket.socket:
+    sock = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
     try:
+        sock.setblocking(False)
         with _short(path) as short:
             _remove_stale(short)
-            await sock.bind(short)
+            sock.bind(short)
             os.chmod(short, MODE)
         sock.listen(BACKLOG)
     except BaseException:
@@ -125,9 +147,27 @@ def _remove_stale(path: str) -> None:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-def close(listener: trio.SocketListener, address: str) -> None:
+async def accept(listener: stdlib_socket.socket) -> list[tuple[stdlib_socket.socket, Any]]:
+    """The connections that are there, at least one, each with its other end's address. Raises OSError."""
+    found: list[tuple[stdlib_socket.socket, Any]] = []
+    while not found:
+        await trio.lowlevel.wait_readable(listener)
+        try:
+            while len(found) < AT_ONCE:
+                found.append(listener.accept())
+        except BlockingIOError:
+            pass
+        except OSError as wrong:
+            if wrong.errno not in _GONE and not found:
+                raise
+    return found
+
+
+def close(listener: stdlib_socket.socket, address: str) -> None:
     """Stop listening; harmless when the file of a Unix socket is gone already."""
-    listener.socket.close()
+    if listener.fileno() >= 0:
+        trio.lowlevel.notify_closing(listener)
+    listener.close()
     if address.startswith(UNIX):
         try:
             os.unlink(address.removeprefix(UNIX))
@@ -135,9 +175,9 @@ def close(listener: trio.SocketListener, address: str) -> None:
             pass  # the next start takes it for stale
 
 
-def shown(listener: trio.SocketListener, address: str) -> str:
+def shown(listener: stdlib_socket.socket, address: str) -> str:
     """The address really bound: a configured port 0 is filled in."""
     if address.startswith(UNIX):
         return address
-    host, port = listener.socket.getsockname()[:2]
+    host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -32,6 +32,7 @@ from tripost.gateway.control.frames import (
     decode_request,
     frame,
 )
+from tripost.gateway.fast_stream import FastStream
 from tripost.queue.clock import Clock
 from tripost.queue.events import Bus, Trouble
 
@@ -61,11 +62,11 @@ class ControlServer:
         self._bus = bus
         self._clock = clock
         self._clients = trio.CapacityLimiter(CLIENTS)
-        self._listener: trio.SocketListener | None = None
+        self._listener: stdlib_socket.socket | None = None
 
-    async def bind(self) -> None:
+    def bind(self) -> None:
         """Raises ListenError."""
-        self._listener = await sockets.listen(f"{sockets.UNIX}{self._path}")
+        self._listener = sockets.listen(f"{sockets.UNIX}{self._path}")
         try:
             self._give_to_group()
         except BaseException:
@@ -84,7 +85,8 @@ class ControlServer:
         try:
             async with trio.open_nursery() as nursery:
                 while True:
-                    nursery.start_soon(self._client, await self._listener.accept())
+                    for sock, _ in await sockets.accept(self._listener):
+                        nursery.start_soon(self._client, FastStream(sock))
         finally:
             self.close()
 
@@ -95,7 +97,7 @@ class ControlServer:
             except (OSError, KeyError) as wrong:
                 raise sockets.ListenError(f"[admin] group: {self._group}: {wrong}") from wrong
 
-    async def _client(self, stream: trio.SocketStream) -> None:
+    async def _client(self, stream: FastStream) -> None:
         async with stream:
             try:
                 async with self._clients:
@@ -106,7 +108,7 @@ class ControlServer:
                 reason = f"{type(wrong).__name__}: {wrong}"
                 self._bus.emit(Trouble(time=self._clock.now(), where="control", reason=reason))
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    async def _serve(self, stream: FastStream) -> None:
         with trio.fail_after(PATIENCE):
             who = _who(stream, self._group)
             if not who:
@@ -134,7 +136,7 @@ class ControlServer:
                 yield answer
 
 
-async def _request(stream: trio.SocketStream) -> Request | Error:
+async def _request(stream: FastStream) -> Request | Error:
     """Raises BrokenResourceError when the client went away."""
     reader = Reader(REQUEST_LIMIT)
     while data := await stream.receive_some(REQUEST_LIMIT):
@@ -150,7 +152,7 @@ async def _request(stream: trio.SocketStream) -> Request | Error:
     raise trio.BrokenResourceError("the client went away")
 
 
-def _who(stream: trio.SocketStream, group: str) -> str:
+def _who(stream: FastStream, group: str) -> str:
     """The user at the other end, "" for one who may not."""
     data = stream.socket.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_PEERCRED, _CREDENTIALS.size)
     _, uid, gid = _CREDENTIALS.unpack(data)

@@ -38,7 +38,7 @@ class Conversation:
     """`out` is what is to be said; `done()` is called for every command that was handled."""
 
     def __init__(self, stream: trio.abc.Stream, context: IngressContext, protocol: ServerProtocol) -> None:
-        self.stream = FastStream(stream) if isinstance(stream, trio.SocketStream) else stream
+        self.stream = stream
         self.out = bytearray()
         self.gone = False  # there is nobody to say anything to
         self.cut = False  # we end it, and say why (`why_over`)
