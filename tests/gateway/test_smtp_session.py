@@ -158,7 +158,7 @@ async def test_silence_is_ended(autojump_clock: MockClock, one: Lab) -> None:
     ours, theirs = memory_stream_pair()
     start = trio.current_time()
     await serve_smtp(theirs, peer=Peer(client="127.0.0.1"), context=one.ingress())
-    assert trio.current_time() - start == pytest.approx(300)
+    assert 300 <= trio.current_time() - start <= 301
     assert (await ours.receive_some()).decode().split("\r\n")[1].startswith("421 4.4.2")
 
 
@@ -294,7 +294,7 @@ async def _until_closed(one: Lab, pieces: list[tuple[float, bytes]], **more: obj
 async def test_a_command_that_never_ends_has_no_more_time_than_another(autojump_clock: MockClock, one: Lab) -> None:
     last, ended = await _until_closed(one, [(60.0, b"N")] * 20)
     assert last.startswith("421 4.4.2")
-    assert ended == pytest.approx(300)
+    assert 300 <= ended <= 301
 
 
 async def test_content_that_trickles_is_ended(autojump_clock: MockClock, one: Lab) -> None:

@@ -24,6 +24,7 @@ from tripost.delivery.routing import Router, RouteRule
 from tripost.delivery.settings import DeliverySettings
 from tripost.gateway.ingress.context import IngressContext
 from tripost.gateway.ingress.memory import MemoryPool
+from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.ingress.quotas import Quotas
 from tripost.gateway.ingress.smtp_session import serve_smtp
@@ -53,10 +54,16 @@ class Lab:
         self.router = router
         self.seen: list[Event] = []
         self.names = Names()
+        self.patience = Patience()
+        self.keeping = trio.CancelScope()
         self.peer: Peer
         self.connect: Connect | None = None  # instead of the peer's
         self.dispatcher: Dispatcher
         bus.add_sink(self.seen.append)
+
+    async def keep_time(self) -> None:
+        with self.keeping:
+            await self.patience.run()
 
     async def connected(self, address: str, port: int, source: str = "") -> trio.abc.Stream:
         return await (self.connect or self.peer.connect)(address, port, source)
@@ -82,6 +89,7 @@ class Lab:
             "data_timeout": 180.0,
             "expire": 432_000.0,
             "hops": 100,
+            "patience": self.patience,
         }
         return IngressContext(**(values | more))
 
@@ -168,6 +176,7 @@ async def lab(
         holder.append(queue)
         one = Lab(folder, queue, bus, clock, router)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.keep_time)
             one.peer, one.connect = Peer(nursery, answers), connect
             one.dispatcher = Dispatcher(
                 queue,
@@ -183,3 +192,4 @@ async def lab(
             yield one
             one.dispatcher.stop()
             nursery.cancel_scope.deadline = trio.current_time() + 30
+            one.keeping.cancel()

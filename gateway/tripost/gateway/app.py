@@ -25,6 +25,7 @@ from tripost.gateway.config import Config
 from tripost.gateway.egress.login_delay import LoginDelay
 from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
 from tripost.gateway.eventlog import EventLog
+from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.gateway.lifecycle import Draining, Stop, leaves
@@ -67,6 +68,7 @@ class Gateway:
         self.bus = Bus()
         self.addresses: dict[str, list[str]] = {}
         self._draining = Draining()
+        self._patience = Patience()
         self._mail = LocalMail(config, self.bus)
         log.attach(self.bus)
 
@@ -120,6 +122,7 @@ class Gateway:
             self.addresses.setdefault(service.name, []).append(service.bound)
         async with trio.open_nursery() as outer:
             outer.start_soon(_cancel_on_hard, stop, outer.cancel_scope)
+            outer.start_soon(self._patience.run)
             outer.start_soon(keep_fresh, services[0].terms.certificates, self.bus, clock)
             async with trio.open_nursery() as work:
                 outer.start_soon(control.run)
@@ -150,7 +153,7 @@ class Gateway:
 
     def _services(self, queue: Queue, router: Router, clock: Clock, logins: Logins) -> list[Service]:
         config = self.config
-        smtp = ingress_context(config, queue, Policy(router), self.bus, clock, self._draining, logins)
+        smtp = ingress_context(config, queue, Policy(router), self.bus, clock, self._draining, self._patience, logins)
         pop3 = Pop3Context(
             hostname=config.hostname,
             logins=logins,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tripost.gateway.config import Config
 from tripost.gateway.ingress.context import IngressContext, Intake
 from tripost.gateway.ingress.memory import MemoryPool
+from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.ingress.quotas import Quotas
 from tripost.gateway.lifecycle import Draining
@@ -17,7 +18,14 @@ SMTP = ("smtp", "submission", "lmtp")  # the services that are profiles of one e
 
 
 def ingress_context(
-    config: Config, queue: Intake, policy: Policy, bus: Bus, clock: Clock, draining: Draining, logins: Logins
+    config: Config,
+    queue: Intake,
+    policy: Policy,
+    bus: Bus,
+    clock: Clock,
+    draining: Draining,
+    patience: Patience,
+    logins: Logins,
 ) -> IngressContext:
     limits = config.limits
     return IngressContext(
@@ -42,4 +50,5 @@ def ingress_context(
         normalize=config.smtp.bare_newlines == "normalize",
         logins=logins,
         draining=draining,
+        patience=patience,
     )

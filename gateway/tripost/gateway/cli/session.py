@@ -17,6 +17,7 @@ from functools import partial
 import trio
 
 from tripost.gateway.config import Config
+from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.rehearsal import Explained, Nowhere
 from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.gateway.lifecycle import Draining
@@ -78,7 +79,7 @@ async def _play(config: Config, options: argparse.Namespace, client: tuple[str, 
     )
     with tempfile.TemporaryDirectory(prefix="tripost-session-") as folder:
         queue = Nowhere(RealFiles(), folder, say)
-        context = ingress_context(config, queue, policy, bus, clock, Draining(), logins)
+        context = ingress_context(config, queue, policy, bus, clock, Draining(), Patience(), logins)
         account = mail.accounts.find(options.auth) if options.auth else ""
         await serve_smtp(Terminal(), peer=peer, context=context, account=account)
     return 1 if refused else 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from tripost.gateway.ingress.memory import MemoryPool
+from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.lifecycle import Draining
 from tripost.gateway.login import Logins
 from tripost.gateway.peer import Network, Peer
@@ -86,6 +87,7 @@ class IngressContext:
     logins: Logins | None = None
     turns: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(TURNS))
     draining: Draining = field(default_factory=Draining)
+    patience: Patience = field(default_factory=Patience)
 
     def mechanisms(self, peer: Peer) -> tuple[str, ...]:
         """What may be used to log in now: an account that was just added counts at once."""

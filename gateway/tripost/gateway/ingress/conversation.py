@@ -7,9 +7,8 @@ Promise  no wait on the client without a deadline: a whole command has
          `command_timeout` however it dribbles in, a piece of content
          `data_timeout`, less where the content came slower than `minimum_rate`;
          the session as a whole `SPANS` command timeouts until a message is accepted.
-Why      one cancel scope for the whole conversation, whose deadline is set before
-         a wait and taken away after it: cheaper than a scope for every wait, and
-         work between waits (a commit) is never under a deadline.
+Why      one cancel scope for the whole conversation, which `patience` cancels when
+         a wait is `due`: work between waits (a commit) is never under a deadline.
 Source   RFC 5321 §4.5.3.2.
 """
 
@@ -23,6 +22,7 @@ import trio
 from tripost.delivery.wire.replies import Reply, reply
 from tripost.gateway.fast_stream import FastStream
 from tripost.gateway.ingress.context import IngressContext
+from tripost.gateway.ingress.patience import NEVER
 from tripost.gateway.ingress.smtp_protocol import ServerProtocol
 
 READ = 65_536
@@ -35,7 +35,7 @@ NOT_YET = -1.0
 
 
 class Conversation:
-    """`out` is what is to be said; `done()` is called for every command that was handled."""
+    """`out` is what is to be said; `done()` is called for every command that was handled; `due`: see `patience`."""
 
     def __init__(self, stream: trio.abc.Stream, context: IngressContext, protocol: ServerProtocol) -> None:
         self.stream = stream
@@ -43,9 +43,11 @@ class Conversation:
         self.gone = False  # there is nobody to say anything to
         self.cut = False  # we end it, and say why (`why_over`)
         self.watch = trio.CancelScope()
+        self.due = NEVER
         self._context = context
         self._protocol = protocol
         self._idle = False  # waits for a command
+        self._ended = False  # `watch` was cancelled
         self._since = NOT_YET  # when it began to wait for the command that it waits for
         self._octets = 0  # of this content
         self._waited = 0.0  # seconds for them
@@ -64,7 +66,7 @@ class Conversation:
 
     async def read(self) -> bool:
         """Send what is gathered and wait for more; False when it is over."""
-        protocol, context, watch = self._protocol, self._context, self.watch
+        protocol, context = self._protocol, self._context
         now = trio.current_time()
         in_content = protocol.in_content
         if in_content:
@@ -78,10 +80,10 @@ class Conversation:
         if not in_content and (context.draining.begun or now >= self._until):
             self.cut, self._stale = True, not context.draining.begun
             return False
-        self._idle, watch.deadline = not in_content, now + patience
+        self._idle, self.due = not in_content, now + patience
         data = await self.stream.receive_some(READ_WHEN_SHORT if context.memory.short else READ)
-        self._idle, watch.deadline = False, math.inf
-        if watch.cancel_called:  # both at once: the deadline, or the drain, wins
+        self._idle, self.due = False, NEVER
+        if self._ended:  # both at once: the limit, or the drain, wins
             await trio.lowlevel.checkpoint()
         if in_content:
             self._octets += len(data)
@@ -101,7 +103,12 @@ class Conversation:
     def let_go(self) -> None:
         """Draining has begun: who waits for a command goes now, the others before their next wait."""
         if self._idle:
-            self.watch.cancel()
+            self.over()
+
+    def over(self) -> None:
+        """What it waits for does not come in time."""
+        self._ended = True
+        self.watch.cancel()
 
     def why_over(self) -> tuple[Reply, str]:
         """What is to be said to a client whose time is over, and the phase."""
@@ -120,9 +127,9 @@ class Conversation:
         """Send what is gathered. While that is cut, nothing can be said any more (`gone`)."""
         if self.out and not (isinstance(self.stream, FastStream) and self._flushed(self.stream)):
             data, self.out = bytes(self.out), bytearray()
-            self.gone, self.watch.deadline = True, trio.current_time() + seconds
+            self.gone, self.due = True, trio.current_time() + seconds
             await self.stream.send_all(data)
-            self.gone, self.watch.deadline = False, math.inf
+            self.gone, self.due = False, NEVER
 
     def _flushed(self, stream: FastStream) -> bool:
         """Send at once; False when something is left."""

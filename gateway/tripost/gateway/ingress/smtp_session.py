@@ -63,10 +63,13 @@ TLS_NOW = reply(220, "2.0.0", "go ahead").encode()
 async def serve_smtp(stream: trio.abc.Stream, *, peer: Peer, context: IngressContext, account: str = "") -> None:
     """Until the client quits, is silent too long, or the connection breaks. `account`: who has logged in already."""
     session = Session(stream, peer, context, account)
-    stop_watching = context.draining.watch(session.talk.let_go)
+    talk = session.talk
+    stop_watching = context.draining.watch(talk.let_go)
+    context.patience.enter(talk)
     try:
         await session.run()
     finally:
+        context.patience.leave(talk)
         stop_watching()
         await session.clean_up()
 
