@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import pathlib
+import socket
 import ssl
+import struct
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
@@ -224,3 +226,28 @@ async def test_a_service_that_takes_nobody_now() -> None:
             await client.send_all(b"x")
             assert await read_all(client) == b"hello\r\nyou said x"
     assert one.refusals == ["no disk"]
+
+
+async def test_all_that_are_there_are_taken_at_once() -> None:
+    listener = sockets.listen("127.0.0.1:0")
+    clients = [await trio.open_tcp_stream(*listener.getsockname()) for _ in range(sockets.AT_ONCE + 3)]
+    with trio.fail_after(10):
+        found = [await sockets.accept(listener) for _ in range(2)]
+    assert [len(some) for some in found] == [sockets.AT_ONCE, 3]
+    taken = [one for some in found for one in some]
+    assert [at for _, at in taken] == [one.socket.getsockname() for one in clients]
+    for sock, _ in taken:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        sock.close()
+    for one in clients:
+        await one.aclose()
+    sockets.close(listener, "127.0.0.1:0")
+
+
+async def test_a_connection_that_is_gone_already_harms_nobody() -> None:
+    async with house() as one:
+        with socket.create_connection(sockets.split_address(one.service.bound)) as early:
+            early.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        async with await one.connect() as client:
+            await client.send_all(b"x")
+            assert await read_all(client) == b"hello\r\nyou said x"
