@@ -108,9 +108,9 @@ async def test_entries_are_kept_while_their_message_is_queued(
                 await queue.settle(lease, {0: Deferred(451, "4.0.0", "later")} if n == 3 else {0: _done()})
             else:
                 [held] = await queue.claim("local", 1)
-        assert await queue.queued_ids("local", 10) == {"ID2", "ID3"}
-        assert await queue.queued_ids("local", 1) is None
-        assert await queue.queued_ids("nowhere", 1) == set()
+        assert await queue.search.ids_at("local", 10) == {"ID2", "ID3"}
+        assert await queue.search.ids_at("local", 1) is None
+        assert await queue.search.ids_at("nowhere", 1) == set()
         litter = tmp_path / ".staging" / "ID3_0"
         for name in ("ID3_0", "ID9_0", "ID9_1.part", "ID8_0.part"):
             (tmp_path / ".staging" / name).write_bytes(b"x")
@@ -119,7 +119,7 @@ async def test_entries_are_kept_while_their_message_is_queued(
         os.utime(tmp_path / ".staging" / "ID8_0.part", (NOW + 3 * DAY, NOW + 3 * DAY))
 
         async def queued() -> set[str] | None:
-            return await queue.queued_ids("local", 10)
+            return await queue.search.ids_at("local", 10)
 
         async def unknown() -> set[str] | None:
             return None

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from support.fake_files import FakeFiles
-from support.life import EAGER, Accept, Hold, Life, Sleep, Work, queued
+from support.life import EAGER, Accept, Act, Life, Sleep, Work, queued
 from support.queues import queue_on
 
 ID, RECIPIENTS = 0, 2  # fields of an envelope
@@ -18,7 +18,7 @@ ID, RECIPIENTS = 0, 2  # fields of an envelope
 
 def records(data: bytes) -> dict[int, tuple[int, Any]]:
     """Offset → (type, payload) of one segment."""
-    assert data[:8] == b"TPOST\x00\x002"
+    assert data[:8] == b"TPOST\x00\x003"
     key, found, at = data[8:24], dict[int, tuple[int, Any]](), 32
     while at + 12 <= len(data):
         marker, kind, version, length, check = struct.unpack_from("<HBBII", data, at)
@@ -32,10 +32,10 @@ def records(data: bytes) -> dict[int, tuple[int, Any]]:
 
 
 class Reader:
-    """`queued`: place → (id, recipient ids, content, held)."""
+    """`queued`: place → (id, recipient ids, content, those that are held)."""
 
     def __init__(self, files: FakeFiles) -> None:
-        self.queued: dict[int, tuple[str, set[int], bytes, bool]] = {}
+        self.queued: dict[int, tuple[str, set[int], bytes, set[int]]] = {}
         self._files = files
         segments = {
             int(name[:10]): records(bytes(files.content(f"spool/log/{name}"))) for name in files.names("spool/log")
@@ -58,20 +58,30 @@ class Reader:
             if report is not None:
                 self._enter(place + 1, report)
         elif kind == 4:
-            old, message, later, held = value
+            old, message, left = value
             self.queued.pop(old, None)
             self._enter(place, message)
             id, _, content, _ = self.queued[place]
-            self.queued[place] = id, {one[0] for one in later}, content, held
-        elif kind == 6 and value[0] in self.queued:
-            self.queued[value[0]] = (*self.queued[value[0]][:3], value[1])
+            self.queued[place] = id, {one[0] for one in left}, content, {one[0] for one in left if one[4]}
+        elif kind == 6 and value[2] in ("hold", "release"):
+            for _, _, places, parts in value[3]:
+                for whole in struct.unpack(f"<{len(places) // 8}Q", places):
+                    self._hold(whole, None, held=value[2] == "hold")
+                for part, ids in parts.items():
+                    self._hold(part, set(ids), held=value[2] == "hold")
+
+    def _hold(self, place: int, ids: set[int] | None, *, held: bool) -> None:
+        if place in self.queued:
+            id, left, content, before = self.queued[place]
+            ids = left if ids is None else ids
+            self.queued[place] = id, left, content, before | ids if held else before - ids
 
     def _enter(self, place: int, message: Any) -> None:
         envelope, content, file, check = message
         if file and os.path.basename(file) in self._files.names("spool/bodies"):
             content = bytes(self._files.content(f"spool/bodies/{file}"))
             assert zlib.crc32(content) == check
-        self.queued[place] = envelope[ID], {one[0] for one in envelope[RECIPIENTS]}, content, False
+        self.queued[place] = envelope[ID], {one[0] for one in envelope[RECIPIENTS]}, content, set()
 
 
 async def test_another_program_can_read_the_spool(autojump_clock: object) -> None:
@@ -80,7 +90,11 @@ async def test_another_program_can_read_the_spool(autojump_clock: object) -> Non
         Accept(("mx:a", "mx:a", "mx:b"), 700),
         Accept(("mx:a",), 30, waiters=4),
         Work("mx:a", ("ok", "later"), 3),
-        Hold(0, True),
+        Act("hold", 0),
+        Act("hold", 1, part=True),
+        Accept(("mx:a", "mx:b"), 30),
+        Act("hold", 3),
+        Act("release", 3, part=True),
         *[Accept(("mx:b",), 500, waiters=3) for _ in range(4)],
         Work("mx:b", ("no", "ok"), 9),
         Sleep(30),  # compaction
@@ -91,8 +105,9 @@ async def test_another_program_can_read_the_spool(autojump_clock: object) -> Non
     async with queue_on(files, EAGER) as queue:
         wanted = await queued(queue)
     assert len(wanted.queued) > 4
-    told = {id: (left, content, held) for id, left, content, held in found.queued.values()}
+    told = {id: (left, content, held & left) for id, left, content, held in found.queued.values()}
+    assert any(held for _, _, held in told.values())
     assert told == {
-        id: (set(states), wanted.contents[id], any(one.held for one in states.values()))
+        id: (set(states), wanted.contents[id], {n for n, one in states.items() if one.held})
         for id, states in wanted.queued.items()
     }

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from support.fake_files import FakeFiles
-from support.life import EAGER, Accept, Hold, Life, Release, Sleep, Step, Work, alike, queued
+from support.life import EAGER, Accept, Act, Life, Release, Sleep, Step, Undo, Work, alike, queued
 from support.queues import queue_on, unseal
+from tripost.queue.clock import Clock
 
 HOPS = st.sampled_from(["mx:a", "mx:b", "local"])
 ACCEPT = st.builds(
@@ -27,6 +28,11 @@ WORK = st.builds(
     st.lists(st.sampled_from(["ok", "no", "later", "down"]), min_size=1, max_size=3).map(tuple),
     st.integers(1, 5),
 )
+ACT = st.one_of(
+    st.builds(Act, st.sampled_from(["hold", "release", "retry", "delete"]), st.integers(0, 9), part=st.booleans()),
+    st.builds(Act, st.just("reroute"), st.integers(0, 9), HOPS, st.booleans()),
+    st.builds(Act, st.just("priority"), st.integers(0, 9), st.sampled_from(["-2", "3"]), st.booleans()),
+)
 STEPS: st.SearchStrategy[Step] = st.one_of(
     st.builds(Accept, st.tuples(HOPS)),
     ACCEPT,
@@ -34,7 +40,9 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     WORK,
     st.builds(Release, HOPS),
     st.builds(Sleep, st.sampled_from([0.1, 15.0, 400.0, 9000.0])),
-    st.builds(Hold, st.integers(0, 9), st.booleans()),
+    ACT,
+    ACT,
+    st.builds(Undo),
 )
 LIVES = st.lists(st.lists(STEPS, min_size=1, max_size=12), min_size=1, max_size=4)
 
@@ -46,7 +54,7 @@ async def _several(lives: list[list[Step]], sealed: list[bool]) -> None:
         if not keep_index:
             unseal(files)
         files.crash(lambda durable, now: now)
-        async with queue_on(files, EAGER) as queue:
+        async with queue_on(files, EAGER, clock=Clock(lambda: life.wall)) as queue:
             assert alike(await queued(queue), life.after)
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import trio
 
 from support.fake_files import FakeFiles
-from support.life import queued
-from support.queues import letter, put, queue_on
-from tripost.queue.clock import Clock
+from support.queues import put, queue_on
 from tripost.queue.finding import Wanted
 from tripost.queue.manager import Queue
-from tripost.queue.message import Deferred, Delivered, Envelope, Recipient
+from tripost.queue.message import Deferred, Envelope, Recipient
+from tripost.queue.planning import Order
 
 NOW = 1_800_000_000.0
 LATER = Deferred(451, "4.3.0", "greylisted, come back", "mx.example")
@@ -76,8 +74,7 @@ async def test_find(wanted: dict[str, object], ids: str, autojump_clock: object)
         for lease in await queue.claim("mx:far.example", 5):
             await (queue.settle(lease, {0: LATER}) if lease.envelope.id == "0B4" else _give_back(queue, lease))
         await queue.suspend("local")
-        (message,) = [one async for one in queue.search.find(Wanted(id="0B5"))]
-        assert await queue.edit.hold([message.place], True) == 1
+        assert (await queue.edit.act(Order(verb="hold", who="op"), Wanted(id="0B5"))).messages == 1
         queue._clock._offset += 100
         assert " ".join(sorted(await found(queue, **wanted))) == ids
 
@@ -120,90 +117,3 @@ async def test_what_is_down_is_told(autojump_clock: object) -> None:
         assert await found(queue, states=("down",)) == {"0A1": ["bob@x.example"]}
         (hop,) = [one for one in await queue.search.summary() if one.next_hop == "mx:x.example"]
         assert hop.state == "down"
-
-
-async def test_retry_now(autojump_clock: object) -> None:
-    files = FakeFiles()
-    async with queue_on(files) as queue:
-        for n in range(5):
-            await put(queue, f"M{n}", "mx:a")
-        for lease in await queue.claim("mx:a", 5):
-            await queue.settle(lease, {0: LATER})
-        places = [one.place async for one in queue.search.find(Wanted(id="M[13]"))]
-        assert places == []  # brackets are no wild cards
-        places = [one.place async for one in queue.search.find(Wanted()) if one.id in ("M1", "M3")]
-        assert await queue.claim("mx:a", 5) == []
-        assert await queue.edit.retry(places) == 2
-        assert await queue.edit.retry(places) == 0
-        leases = await queue.claim("mx:a", 5)
-        assert [one.envelope.id for one in leases] == ["M1", "M3"]
-        assert [one.attempt for one in leases] == [2, 2]
-        for one in leases:
-            queue.release(one)
-    files.crash()
-    async with queue_on(files) as queue:
-        assert sorted(one.envelope.id for one in await queue.claim("mx:a", 9)) == ["M1", "M3"]
-        told = [one async for one in queue.search.find(Wanted(error="come back"))]
-        assert len(told) == 5
-
-
-@pytest.mark.parametrize("later", range(8))
-async def test_a_hold_reaches_what_comes_apart_meanwhile(later: int, autojump_clock: object) -> None:
-    files = FakeFiles()
-    async with queue_on(files) as queue:
-        await put(queue, "M", "mx:a", "mx:a")
-        (lease,) = await queue.claim("mx:a", 1)
-        places = [one.place async for one in queue.search.find(Wanted())]
-
-        async def settle() -> None:
-            for _ in range(later):
-                await trio.lowlevel.checkpoint()
-            await queue.settle(lease, {0: DOWN, 1: LATER})
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(settle)
-            nursery.start_soon(queue.edit.hold, places, True)
-        assert await found(queue, states=("held",)) == {"M": ["u0@x.example", "u1@x.example"]}
-
-
-async def test_what_a_lease_leaves_of_a_held_message_is_held(autojump_clock: object) -> None:
-    files = FakeFiles()
-    async with queue_on(files) as queue:
-        await put(queue, "M", "mx:a", "mx:a")
-        (lease,) = await queue.claim("mx:a", 1)
-        places = [one.place async for one in queue.search.find(Wanted())]
-        assert await queue.edit.hold(places, True) == 1
-        await queue.settle(lease, {0: DOWN, 1: LATER})  # two recipients, two due times: two rows from now on
-        states = {(each.state, each.attempts) async for one in queue.search.find(Wanted()) for each in one.deliveries}
-        assert states == {("held", 0), ("held", 1)}
-        assert await queue.edit.hold(places, False) == 1
-        assert await found(queue, states=("held",)) == {}
-
-
-@pytest.mark.parametrize("later", range(8))
-async def test_nothing_is_claimed_while_it_is_hurried(later: int, autojump_clock: object) -> None:
-    """Its time comes, and somebody wants it, just while the record is written that says that its time has come."""
-    files = FakeFiles()
-    async with queue_on(files) as queue:
-        await put(queue, "M", "mx:a")
-        (lease,) = await queue.claim("mx:a", 1)
-        await queue.settle(lease, {0: LATER})
-        places = [one.place async for one in queue.search.find(Wanted())]
-
-        async def claim() -> None:
-            for _ in range(later):
-                await trio.lowlevel.checkpoint()
-            queue._clock._offset += 86_400
-            queue.ready()
-            for one in await queue.claim("mx:a", 1):
-                await queue.settle(one, {0: Delivered("relayed")})
-                body = queue.new_body()  # takes the row that came free
-                await body.write(b"Subject: y\r\n\r\n")
-                await queue.accept(letter("N", "mx:a", accepted=queue._clock.now() - 9, size=14), body)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(queue.edit.retry, places)
-            nursery.start_soon(claim)
-        now, before = queue._clock.now(), await queued(queue)
-    async with queue_on(files, clock=Clock(lambda: now)) as queue:
-        assert (await queued(queue)).queued == before.queued

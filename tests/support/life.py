@@ -8,20 +8,27 @@ before the step that was under way, or as it would be after it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from dataclasses import replace as dataclass_replace
 
+import pytest
 import trio
 from msgspec.structs import replace
 
 from support.fake_files import FakeFiles
 from support.queues import SMALL, queue_on, reporter
+from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolError, SpoolUnsure
 from tripost.queue.events import Event
+from tripost.queue.finding import Wanted
 from tripost.queue.manager import Queue
 from tripost.queue.message import Deferred, Delivered, Envelope, Failed, News, Outcome, Recipient
+from tripost.queue.planning import Order
+from tripost.queue.rows import DOOMED, HELD
 from tripost.queue.values import Lease
 
 EAGER = replace(SMALL, compact_ratio=0.0, compact_slack=1, probe_first=20.0)
 EXPIRE = 1_000_000.0
+GRACE = 100.0  # seconds in which an action can be undone
 
 OUTCOMES: dict[str, Outcome] = {
     "ok": Delivered("relayed", "250 ok", "h"),
@@ -39,24 +46,40 @@ class State:
     attempts: int
     due: float
     held: bool = False
+    priority: int = 0
+    doomed: bool = False
+
+
+@dataclass
+class Deed:
+    """An operator's action; `states` as they were before, of (message id, recipient id)."""
+
+    verb: str
+    until: float
+    states: dict[tuple[str, int], State]
+    undone: bool = False
 
 
 @dataclass
 class Model:
-    """`queued`: message id → recipient id → state; `contents`, `envelopes` by message id; `suspended` next hops."""
+    """`queued`: message id → recipient id → state; `contents`, `envelopes` by message id; `suspended` next hops;
+    `deeds` of operators."""
 
     queued: dict[str, dict[int, State]] = field(default_factory=dict[str, dict[int, State]])
     contents: dict[str, bytes] = field(default_factory=dict[str, bytes])
     envelopes: dict[str, Envelope] = field(default_factory=dict[str, Envelope])
     suspended: frozenset[str] = frozenset()
+    deeds: list[Deed] = field(default_factory=list[Deed])
 
     def copy(self) -> Model:
         queued = {id: dict(states) for id, states in self.queued.items()}
-        return Model(queued, dict(self.contents), self.envelopes, self.suspended)
+        return Model(queued, dict(self.contents), self.envelopes, self.suspended, self.deeds)
 
     def enter(self, envelope: Envelope, content: bytes) -> None:
         due = max(envelope.accepted, envelope.release)
-        self.queued[envelope.id] = {one.id: State(one.next_hop, 0, due) for one in envelope.recipients}
+        self.queued[envelope.id] = {
+            one.id: State(one.next_hop, 0, due, priority=envelope.priority) for one in envelope.recipients
+        }
         self.contents[envelope.id], self.envelopes[envelope.id] = content, envelope
 
     def settle(self, lease: Lease, outcomes: dict[int, Outcome], now: float) -> None:
@@ -70,17 +93,77 @@ class Model:
                 if isinstance(outcome, Failed):
                     failed.append((one, outcome))
             elif outcome.destination:
-                left[one.id] = State(state.hop, lease.attempt - 1, now, state.held)
+                left[one.id] = dataclass_replace(state, attempts=lease.attempt - 1, due=now)
             else:
                 due = min(now + SMALL.retry.delay(lease.attempt, 0.5), max(lease.envelope.expires, now))
-                left[one.id] = State(state.hop, lease.attempt, due, state.held)
+                left[one.id] = dataclass_replace(state, attempts=lease.attempt, due=due)
         if not left:
             del self.queued[lease.envelope.id]
-        if failed and lease.envelope.sender:
-            header = self.contents[lease.envelope.id].partition(b"\r\n\r\n")[0]
-            made = reporter(lease.envelope, [News(one, "failed", why) for one, why in failed], header)
+        self.report(lease.envelope, failed)
+
+    def report(self, envelope: Envelope, failed: list[tuple[Recipient, Failed]]) -> None:
+        if failed and envelope.sender:
+            header = self.contents[envelope.id].partition(b"\r\n\r\n")[0]
+            made = reporter(envelope, [News(one, "failed", why) for one, why in failed], header)
             assert made is not None
             self.enter(*made)
+
+    def act(self, step: Act, id: str, now: float) -> None:
+        before: dict[tuple[str, int], State] = {}
+        for n, one in self.queued[id].items():
+            changed = changed_by(step, one, now)
+            if changed != one and not one.doomed and not (step.part and n):
+                before[id, n], self.queued[id][n] = one, changed
+        if before:
+            self.deeds.append(Deed(step.verb, now + GRACE, before))
+
+    def undo(self, now: float) -> bool:
+        """False where it cannot be done."""
+        open_ = [deed for deed in self.deeds if not deed.undone and now < deed.until]
+        if not open_ or open_[-1].verb == "retry":
+            return False
+        open_[-1].undone = True
+        for (id, n), old in open_[-1].states.items():
+            one = self.queued.get(id, {}).get(n)
+            if one is not None:
+                undone = UNDONE[open_[-1].verb]
+                self.queued[id][n] = dataclass_replace(one, **{undone: getattr(old, undone)})
+        return True
+
+    def end(self, now: float) -> None:
+        """What doomed messages come to."""
+        for deed in self.deeds:
+            if deed.undone or now < deed.until or deed.verb not in ("bounce", "delete"):
+                continue
+            deed.undone = True
+            failed: dict[str, list[tuple[Recipient, Failed]]] = {}
+            for id, n in deed.states:
+                if self.queued.get(id, {}).pop(n, None) is not None and deed.verb == "bounce":
+                    failed.setdefault(id, []).append((self.envelopes[id].recipients[n], Failed(554, "5.3.0", "")))
+            for id, some in failed.items():
+                self.report(self.envelopes[id], some)
+            self.queued = {id: states for id, states in self.queued.items() if states}
+
+
+def changed_by(step: Act, one: State, now: float) -> State:
+    verb = step.verb
+    if verb in ("hold", "release"):
+        return dataclass_replace(one, held=verb == "hold")
+    if verb == "retry":
+        return dataclass_replace(one, due=min(one.due, now))
+    if verb == "priority":
+        return dataclass_replace(one, priority=int(step.to))
+    return dataclass_replace(one, hop=step.to) if verb == "reroute" else dataclass_replace(one, doomed=True)
+
+
+UNDONE = {
+    "hold": "held",
+    "release": "held",
+    "priority": "priority",
+    "reroute": "hop",
+    "bounce": "doomed",
+    "delete": "doomed",
+}
 
 
 @dataclass(frozen=True)
@@ -114,9 +197,18 @@ class Sleep:
 
 
 @dataclass(frozen=True)
-class Hold:
+class Act:
+    """On message `number`, or, `part`, only on its first recipient."""
+
+    verb: str
     number: int
-    held: bool
+    to: str = ""
+    part: bool = False
+
+
+@dataclass(frozen=True)
+class Undo:
+    """The newest action."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +219,7 @@ class Suspend:
     on: bool = True
 
 
-@dataclass(frozen=True)
-class Retry:
-    """Everything that is deferred, now."""
-
-
-Step = Retry | Accept | Work | Release | Sleep | Hold | Suspend
+Step = Accept | Work | Release | Sleep | Act | Undo | Suspend
 
 
 class Life:
@@ -141,16 +228,18 @@ class Life:
     def __init__(self) -> None:
         self.before = Model()
         self.after = Model()
+        self.wall = 1_800_000_000.0
         self.unsure: dict[str, dict[int, State]] = {}  # whose client got no reply
         self.steps = 0
         self.each = False  # the step under way changes messages one by one
 
     async def live(self, files: FakeFiles, steps: list[Step], seen: list[Event] | None = None) -> None:
-        async with queue_on(files, EAGER, seen) as queue:
+        async with queue_on(files, EAGER, seen, clock=Clock(lambda: self.wall)) as queue:
             for step in steps:
                 self.steps += 1
-                self.each = isinstance(step, Retry)
+                self.each = isinstance(step, Sleep)  # what ends by itself ends one by one
                 await self._step(queue, step)
+                self.wall = queue._clock.now()
                 self.before = self.after.copy()
 
     async def _step(self, queue: Queue, step: Step) -> None:
@@ -164,13 +253,14 @@ class Life:
             for lease in await queue.claim(step.hop, 2):
                 queue.release(lease)
         elif isinstance(step, Sleep):
+            self.after.end(queue._clock.now() + step.seconds)
             await trio.sleep(step.seconds)
-        elif isinstance(step, Retry):
-            await self._retry(queue)
+        elif isinstance(step, Undo):
+            await self._undo(queue)
         elif isinstance(step, Suspend):
             await self._suspend(queue, step)
         elif self.after.queued:
-            await self._hold(queue, step)
+            await self._act(queue, step)
 
     async def _accept(self, queue: Queue, step: Accept, id: str) -> None:
         now = queue._clock.now()
@@ -199,8 +289,10 @@ class Life:
         hop = step.hop or next(iter(queue.ready()), "")
         for lease in await queue.claim(hop, step.most):
             assert hop not in self.after.suspended
-            assert not any(self.after.queued[lease.envelope.id][one.id].held for one in lease.recipients)
-            assert all(self.after.queued[lease.envelope.id][one.id].hop == hop for one in lease.recipients)
+            states = [self.after.queued[lease.envelope.id][one.id] for one in lease.recipients]
+            assert not any(one.held or one.doomed for one in states)
+            assert all(one.hop == hop for one in states)
+            assert all(one.next_hop == hop for one in lease.recipients)
             outcomes = {
                 one.id: OUTCOMES[step.outcomes[n % len(step.outcomes)]] for n, one in enumerate(lease.recipients)
             }
@@ -208,25 +300,25 @@ class Life:
             self.after.settle(lease, outcomes, queue._clock.now())
             await queue.settle(lease, outcomes)
 
-    async def _retry(self, queue: Queue) -> None:
-        now, rows = queue._clock.now(), queue._ledger.rows
-        for states in self.after.queued.values():
-            for n, one in states.items():
-                states[n] = State(one.hop, one.attempts, min(one.due, now), one.held)
-        await queue.edit.retry({rows.place[row] for row in rows.live()})
-
     async def _suspend(self, queue: Queue, step: Suspend) -> None:
         others = self.after.suspended - {step.hop}
         self.after.suspended = others | {step.hop} if step.on else others
         await (queue.suspend(step.hop, reason="test") if step.on else queue.resume(step.hop))
 
-    async def _hold(self, queue: Queue, step: Hold) -> None:
-        rows = queue._ledger.rows
-        ids = {(await queue._store.read(rows.place[row])).envelope.id: rows.place[row] for row in list(rows.live())}
-        id = sorted(ids)[step.number % len(ids)]
-        left = self.after.queued[id]
-        self.after.queued[id] = {n: State(one.hop, one.attempts, one.due, step.held) for n, one in left.items()}
-        await queue.edit.hold([ids[id]], step.held)
+    async def _act(self, queue: Queue, step: Act) -> None:
+        ids = sorted(self.after.queued)
+        id = ids[step.number % len(ids)]
+        self.after.act(step, id, queue._clock.now())
+        order = Order(verb=step.verb, who="op", to=step.to, way=lambda _: step.to, grace=GRACE)
+        first = self.after.envelopes[id].recipients[0].address
+        await queue.edit.act(order, Wanted(id=id, recipient=first if step.part else ""))
+
+    async def _undo(self, queue: Queue) -> None:
+        if self.after.undo(queue._clock.now()):
+            await queue.edit.undo("op")
+        else:
+            with pytest.raises(ValueError, match="undone"):
+                await queue.edit.undo("op")
 
 
 async def queued(queue: Queue) -> Model:
@@ -247,7 +339,8 @@ async def queued(queue: Queue) -> Model:
         assert len(chosen) == rows.recipients[row]
         for one in chosen:
             assert one.id not in states, "a recipient queued twice"
-            states[one.id] = State(hop, rows.attempts[row], rows.due[row], bool(rows.flags[row] & 2))
+            held, doomed = bool(rows.flags[row] & HELD), bool(rows.flags[row] & DOOMED)
+            states[one.id] = State(hop, rows.attempts[row], rows.due[row], held, rows.priority[row], doomed)
     statistics = queue.statistics()
     assert statistics.messages == len(found.queued)
     assert statistics.queued == sum(len(one) for one in found.queued.values())

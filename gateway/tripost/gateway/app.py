@@ -109,7 +109,7 @@ class Gateway:
             logins, keep_logins = make_logins(self.config, self._mail.accounts, self.bus, clock)
             services = self._services(queue, router, clock, logins)
             dispatcher = self._dispatcher(queue, clock)
-            control = make_control(self.config, queue, dispatcher, self.bus, clock, self.addresses)
+            control = make_control(self.config, queue, dispatcher, router, self.bus, clock, self.addresses)
             control.bind()
             try:
                 bind(services)

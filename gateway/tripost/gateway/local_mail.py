@@ -48,7 +48,7 @@ class LocalMail:
 
         async def queued() -> set[str] | None:
             try:
-                return await queue.queued_ids("local", MOST_QUEUED)
+                return await queue.search.ids_at("local", MOST_QUEUED)
             except SpoolError as wrong:
                 self._trouble(str(wrong))
                 return None

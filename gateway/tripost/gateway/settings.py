@@ -195,6 +195,7 @@ class Events(msgspec.Struct, frozen=True, kw_only=True):
 
 class Admin(msgspec.Struct, frozen=True, kw_only=True):
     group: str = ""  # whose members may steer the gateway, beside root and its own user
+    grace: Duration = 300.0  # in which `queue undo` works
 
 
 class Lifecycle(msgspec.Struct, frozen=True, kw_only=True):

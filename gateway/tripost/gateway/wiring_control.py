@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from collections.abc import Callable
 from typing import Any
 
 from tripost.delivery.dispatcher import Dispatcher
+from tripost.delivery.routing import Router
+from tripost.delivery.targets import next_hop_for
+from tripost.gateway.control.action_verbs import ActionVerbs
 from tripost.gateway.control.explain import Binding
 from tripost.gateway.control.queue_verbs import QueueVerbs
 from tripost.gateway.control.server import ControlServer
@@ -14,10 +18,17 @@ from tripost.gateway.settings import Config
 from tripost.queue.clock import Clock
 from tripost.queue.events import Bus
 from tripost.queue.manager import Queue
+from tripost.queue.message import Recipient
 
 
 def make_control(
-    config: Config, queue: Queue, dispatcher: Dispatcher, bus: Bus, clock: Clock, addresses: dict[str, list[str]]
+    config: Config,
+    queue: Queue,
+    dispatcher: Dispatcher,
+    router: Router,
+    bus: Bus,
+    clock: Clock,
+    addresses: dict[str, list[str]],
 ) -> ControlServer:
     began = clock.now()
 
@@ -34,5 +45,12 @@ def make_control(
             "listeners": addresses,
         }
 
-    verbs = QueueVerbs(queue, bus, clock, binding, dispatcher.hurry, describe).verbs
+    def way(to: str) -> Callable[[Recipient], str]:
+        if to == "config":
+            return lambda one: router.route(one.address).next_hop
+        next_hop_for(to, "example.com")  # raises ValueError
+        return lambda one: next_hop_for(to, one.address.rpartition("@")[2])
+
+    verbs = QueueVerbs(queue, clock, binding, describe).verbs
+    verbs |= ActionVerbs(queue, bus, clock, way=way, hurry=dispatcher.hurry, grace=config.admin.grace).verbs
     return ControlServer(os.path.join(config.state, "control.sock"), config.admin.group, verbs, bus, clock)

@@ -15,7 +15,7 @@ ACCEPT = 2  # payload: Acceptance
 SETTLE = 3  # payload: Settlement
 MOVE = 4  # payload: Move
 INDEX = 5  # payload: see tripost.queue.index
-HOLD = 6  # payload: Hold
+ACTION = 6  # payload: see tripost.queue.actions
 NOTE = 7  # payload: name → value, b"" for what is no more; see tripost.queue.notes
 SNAPSHOT = 8  # payload: name → value, all there are
 
@@ -47,20 +47,24 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True):
     report: Acceptance | None = None
 
 
+class Left(msgspec.Struct, frozen=True, array_like=True):
+    """As Later, of a message that moves: what an operator made of the recipient goes with it."""
+
+    recipient: int
+    attempts: int
+    due: float
+    reply: str = ""
+    held: bool = False
+    priority: int = 0
+
+
 class Move(msgspec.Struct, frozen=True, array_like=True):
-    """The message stood at `place` and stands here now; `later` has each recipient that is still queued."""
+    """The message stood at `place` and stands here now; `left` has each recipient that is still queued, the envelope
+    the next hops as they are now."""
 
     place: int
     message: Acceptance
-    later: tuple[Later, ...]
-    held: bool = False
-
-
-class Hold(msgspec.Struct, frozen=True, array_like=True):
-    """The message at `place` is not to be tried until it is released."""
-
-    place: int
-    held: bool
+    left: tuple[Left, ...]
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -68,7 +72,6 @@ decode_void = msgspec.msgpack.Decoder(tuple[int, int]).decode
 decode_accept = msgspec.msgpack.Decoder(Acceptance).decode
 decode_settle = msgspec.msgpack.Decoder(Settlement).decode
 decode_move = msgspec.msgpack.Decoder(Move).decode
-decode_hold = msgspec.msgpack.Decoder(Hold).decode
 
 
 def message_of(kind: int, payload: bytes) -> Acceptance | None:

@@ -129,6 +129,14 @@ class Discarded(Event, frozen=True, kw_only=True):
     recipient: str
 
 
+class Deleted(Event, frozen=True, kw_only=True):
+    """An operator ended it; nobody is told."""
+
+    id: str
+    recipient: str
+    reason: str = ""
+
+
 class DeferredUntil(Event, frozen=True, kw_only=True, tag="deferred"):
     id: str
     recipient: str
@@ -161,12 +169,14 @@ class Resumed(Event, frozen=True, kw_only=True):
 
 
 class Steered(Event, frozen=True, kw_only=True):
-    """An operator did something to the queue: `who` by the socket's credentials, `what` the conditions or next hop."""
+    """An operator did something to the queue: `who` by the socket's credentials, `what` the conditions or next hop,
+    `id` the action's in the audit trail."""
 
     who: str
     action: str
     what: str
     changed: int
+    id: str = ""
 
 
 class Bounced(Event, frozen=True, kw_only=True, tag="failed"):

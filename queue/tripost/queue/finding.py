@@ -21,8 +21,9 @@ import msgspec
 from tripost.queue.message import Envelope, Recipient
 
 READY, DEFERRED, HELD, SUSPENDED, ACTIVE, DOWN = "ready", "deferred", "held", "suspended", "active", "down"
+ENDING = "ending"  # an operator's action is to end it
 NEEDLE = 3  # octets
-STATES = (READY, DEFERRED, HELD, SUSPENDED, ACTIVE, DOWN)
+STATES = (READY, DEFERRED, HELD, SUSPENDED, ACTIVE, DOWN, ENDING)
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,28 +68,28 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """The message itself, whatever its recipients."""
         age = now - envelope.accepted
         return (
-            _like(self.id, envelope.id)
-            and (not self.sender or _like(self.sender, envelope.sender or "<>"))
-            and (not self.address or any(_like(self.address, one) for one in _addresses(envelope)))
-            and (not self.account or _like(self.account, envelope.account))
+            like(self.id, envelope.id)
+            and (not self.sender or like(self.sender, envelope.sender or "<>"))
+            and (not self.address or any(like(self.address, one) for one in _addresses(envelope)))
+            and (not self.account or like(self.account, envelope.account))
             and (not self.older or age > self.older)
             and (not self.younger or age < self.younger)
         )
 
     def fits_recipient(self, one: Recipient) -> bool:
-        return _like(self.recipient, one.address) and (
-            not self.domain or _like(self.domain, one.address.rpartition("@")[2])
+        return like(self.recipient, one.address) and (
+            not self.domain or like(self.domain, one.address.rpartition("@")[2])
         )
 
     def fits_hop(self, name: str) -> bool:
-        return _like(self.next_hop, name) or _like(self.next_hop, name.partition(":")[2])
+        return like(self.next_hop, name) or like(self.next_hop, name.partition(":")[2])
 
 
 def _addresses(envelope: Envelope) -> list[str]:
     return [envelope.sender, *(one.address for one in envelope.recipients)]
 
 
-def _like(pattern: str, text: str) -> bool:
+def like(pattern: str, text: str) -> bool:
     return not pattern or _compiled(pattern).match(text) is not None
 
 

@@ -13,19 +13,22 @@ Why      an old message that is deferred for days would otherwise keep every
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import trio
 import trio.lowlevel
 from msgspec.structs import replace
 
 from tripost.queue.clock import Clock
-from tripost.queue.entries import MOVE, Later, Move, encode
+from tripost.queue.ending import Ender
+from tripost.queue.entries import MOVE, Left, Move, encode
 from tripost.queue.errors import SpoolError
 from tripost.queue.ledger import Ledger
 from tripost.queue.log import Log
 from tripost.queue.manager import Queue
-from tripost.queue.message import Deferred
-from tripost.queue.rows import GONE, HELD, LEASED, MOVING, WARNED, segment_of
-from tripost.queue.scanning import SCAN, scan
+from tripost.queue.message import Deferred, Envelope
+from tripost.queue.rows import ASIDE, GONE, HELD, LEASED, MOVING, PAUSED, STOPPED, WARNED, segment_of
+from tripost.queue.scanning import SCAN, pieces, scan
 from tripost.queue.settling import Decision, expired
 from tripost.queue.store import Store
 from tripost.queue.values import QueueSettings
@@ -51,7 +54,8 @@ class Housekeeping:
         self._clock = clock
         self._schedule = ledger.schedule
         self._began = clock.now()
-        self.tasks = self._expire_forever, self._note_forever, self._drop_forever, self._compact_forever
+        ender = Ender(queue, ledger, clock)
+        self.tasks = (self._expire_forever, self._note_forever, self._drop_forever, self._compact_forever, ender.run)
 
     # --- what is over ---
 
@@ -62,6 +66,7 @@ class Housekeeping:
             await trio.sleep(EXPIRY_SWEEP)
             for name in await self._having(self._clock.now()):
                 await self._expire(name, late=False)
+            await self._expire_paused()
             if self._settings.warn:
                 for name in await self._having(self._late_at(), WARNED):
                     await self._expire(name, late=True)
@@ -103,17 +108,40 @@ class Housekeeping:
         return (now - LATE, why) if self._schedule.tried(hop) else None
 
     async def _expire(self, name: str, *, late: bool) -> None:
-        """One turn of the hop's whole FIFO, in pieces; `late`: for what is to be told that it is late only."""
+        """One look at the hop's whole FIFO, in pieces; `late`: for what is to be told that it is late only."""
         hop = self._schedule.find(name)
-        left = self._schedule.waiting(hop) if hop is not None else 0
-        while left > 0 and (hop := self._schedule.find(name)) is not None:
-            over = self._over(hop, name)
-            if over is None:
-                return
-            until, mark = (self._late_at(), WARNED) if late else (over[0], 0)
-            rows = self._schedule.take_expired(hop, until, min(left, SWEEP), mark)
-            left -= SWEEP
-            await self._fail(rows, over[1], late=late)
+        over = self._over(hop, name) if hop is not None else None
+        if hop is None or over is None:
+            return
+        until, mark = (self._late_at(), WARNED) if late else (over[0], 0)
+        rows, found = self._ledger.rows, list[int]()
+
+        def ends(row: int) -> bool:
+            return rows.expires[row] <= until and not rows.attempts[row] & mark and not rows.flags[row] & STOPPED
+
+        chains = self._schedule.detach(hop)
+        try:
+            while chains:
+                found += self._schedule.sift(chains, SWEEP, ends)
+                await trio.lowlevel.checkpoint()
+        finally:
+            while chains:
+                self._schedule.sift(chains, SWEEP, lambda row: False)
+            self._queue.ring()
+        await self._fail(found, over[1], late=late)
+
+    async def _expire_paused(self) -> None:
+        """What stands aside because of where it comes from ends like what is suspended."""
+        rows, now, found = self._ledger.rows, self._clock.now(), list[int]()
+        if now < self._began + SUSPENDED_GRACE:
+            return
+        for start, end in pieces(rows):
+            for row, flags in enumerate(rows.flags[start:end], start):
+                if flags & STOPPED == PAUSED and flags & ASIDE and rows.expires[row] <= now:
+                    rows.flags[row] &= ~ASIDE
+                    found.append(row)
+            await self._fail(found, Deferred(451, "4.3.2", "mail from this sender is suspended"), late=False)
+            found = []
             await trio.lowlevel.checkpoint()
 
     async def _fail(self, rows: list[int], why: Deferred, *, late: bool) -> None:
@@ -200,6 +228,8 @@ class Housekeeping:
             queued = [row for row in found if rows.place[row] == place and not rows.flags[row] & GONE]
             if len(queued) != rows.shared.get(place, 1) or any(rows.flags[row] & LEASED for row in queued):
                 return 0
+            if any(action.names(place) for action in self._ledger.actions.values()):
+                return 0  # an action that can be undone yet knows it by its place
             for row in queued:
                 rows.flags[row] |= MOVING
             try:
@@ -215,17 +245,27 @@ class Housekeeping:
     async def _copy(self, place: int, queued: list[int]) -> int:
         rows = self._ledger.rows
         message = await self._store.read(place)
-        later: list[Later] = []
+        left: list[Left] = []
+        hops: dict[int, str] = {}
         for row in queued:
             replies = await self._store.replies(rows.told[row])
-            later += [
-                Later(one.id, rows.attempts[row], rows.due[row], replies.get(one.id, ""))
-                for one in self._ledger.chosen(row, message.envelope)
-            ]
-        held = bool(rows.flags[queued[0]] & HELD)
-        same = len(queued) == 1 and len(later) == len(message.envelope.recipients)
-        payload = encode(Move(place, message, tuple(later), held))
+            held, name = bool(rows.flags[row] & HELD), self._schedule.name(rows.hop[row])
+            for one in self._ledger.chosen(row, message.envelope):
+                reply = replies.get(one.id, "")
+                left.append(Left(one.id, rows.attempts[row], rows.due[row], reply, held, rows.priority[row]))
+                hops[one.id] = name
+        same = len(queued) == 1 and len(left) == len(message.envelope.recipients)
+        moved = replace(message, envelope=sent_by(message.envelope, hops))
+        payload = encode(Move(place, moved, tuple(left)))
         await self._log.append(
             MOVE, payload, lambda at: self._ledger.moved(queued, at, message.file, same=same), essential=True
         )
         return len(payload)
+
+
+def sent_by(envelope: Envelope, hops: Mapping[int, str]) -> Envelope:
+    """The envelope with the next hops as an operator changed them (recipient id → next hop)."""
+    if all(hops.get(one.id, one.next_hop) == one.next_hop for one in envelope.recipients):
+        return envelope
+    recipients = [replace(one, next_hop=hops.get(one.id, one.next_hop)) for one in envelope.recipients]
+    return replace(envelope, recipients=tuple(recipients))

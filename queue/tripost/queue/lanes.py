@@ -53,6 +53,10 @@ class Lanes:
         """The chain, when there is but one left."""
         return next(iter(self._chains.values())) if len(self._chains) == 1 else None
 
+    def heads(self) -> list[int]:
+        """The first row of each chain, the highest priority first."""
+        return [self._chains[key].head for level in sorted(self._levels, reverse=True) for key in self._levels[level]]
+
     def push(self, row: int, *, first: bool) -> None:
         rows = self._rows
         chain = self._chain_for((rows.priority[row], rows.lane[row]))

@@ -15,12 +15,28 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
+from msgspec.structs import replace
+
+from tripost.queue import actions
+from tripost.queue.actions import Action
 from tripost.queue.entries import Acceptance, Later
 from tripost.queue.index import SegmentIndex
 from tripost.queue.lanes import SUBMITTERS
 from tripost.queue.message import Envelope, Recipient
 from tripost.queue.notes import Notes
-from tripost.queue.rows import HELD, IN_SETTLEMENT, LEASED, NIL, Rows, offset_of, segment_of
+from tripost.queue.rows import (
+    ASIDE,
+    DOOMED,
+    HELD,
+    IN_SETTLEMENT,
+    LEASED,
+    MOVING,
+    NIL,
+    PAUSED,
+    Rows,
+    offset_of,
+    segment_of,
+)
 from tripost.queue.schedule import Schedule
 
 MOST_ATTEMPTS = 65535
@@ -61,6 +77,7 @@ class Ledger:
         self.live: dict[int, int] = {}
         self.records: dict[int, int] = {}  # segment → rows that ever stood in it
         self.indexes: dict[int, SegmentIndex] = {}
+        self.actions: dict[str, Action] = {}  # those that can be undone yet, or have not ended what they are to end
         self.messages = 0
         self.queued = 0  # recipients
         self.octets = 0  # of the queued messages' contents
@@ -124,7 +141,7 @@ class Ledger:
         return index.encode()
 
     def lease(self, row: int) -> None:
-        self.rows.flags[row] |= LEASED
+        self.rows.flags[row] = self.rows.flags[row] & ~ASIDE | LEASED
 
     def put_back(self, row: int) -> None:
         """Leased, but not tried: the row keeps its turn."""
@@ -190,21 +207,6 @@ class Ledger:
             else:
                 self.schedule.add(one, now)
 
-    def told_to_hurry(self, row: int, at: int, due: float, *, whole: bool) -> None:
-        """A record at `at` says durably that the row is due then; `whole`: it is all of its message."""
-        index = self.index(segment_of(at))
-        if whole:
-            index.add_later(self.rows.place[row], offset_of(at), due, self.rows.attempts[row])
-        else:
-            index.add_single(offset_of(at))
-        self.rows.told[row] = at
-
-    def hurry(self, hurried: set[int], due: float, now: float) -> None:
-        """Rows are due then, wherever they wait."""
-        self.schedule.hurry(hurried, due, now)
-        for row in hurried:
-            self.rows.due[row] = min(due, self.rows.due[row])
-
     def end(self, row: int) -> bool:
         """The row is in no chain and owes nothing any more; True when its message is gone."""
         self.live[segment_of(self.rows.place[row])] -= 1
@@ -248,16 +250,68 @@ class Ledger:
             index.files[offset] = file
         index.moved.append(old)
 
-    def hold(self, found: Iterable[int], at: int, held: bool, now: float) -> None:
-        """The message of these rows is held, or released."""
-        self.index(segment_of(at)).add_single(offset_of(at))
-        self.mark(found, held, now)
+    # --- what operators do ---
 
-    def mark(self, found: Iterable[int], held: bool, now: float) -> None:
-        """As a record says that is durable already."""
-        for row in found:
-            if held:
-                self.rows.flags[row] |= HELD
-            else:
-                self.rows.flags[row] &= ~HELD
-                self.schedule.let_out(row, now)
+    def act(self, action: Action, at: int) -> None:
+        """The action's record became durable: it is known, and `change` follows for each row."""
+        self.index(segment_of(at)).add_single(offset_of(at))
+        self.note_action(action)
+
+    def note_action(self, action: Action) -> None:
+        """An action is part of the notes."""
+        kept, durable = action.kept, self.notes.durable
+        durable[actions.NOTE + action.id] = actions.encode_kept(kept)
+        self.actions[action.id] = action
+        undone = self.actions.pop(kept.to, None) if kept.verb == actions.UNDO else None
+        if undone is not None:
+            old = actions.decode_kept(durable[actions.NOTE + kept.to])
+            over = replace(old, state=actions.UNDONE, undone_by=action.id)
+            durable[actions.NOTE + kept.to] = actions.encode_kept(over)
+
+    def change(self, row: int, does: str, after: str, at: float) -> None:
+        """What an action does to a row that is in no chain, or leased."""
+        flags = self.rows.flags
+        if does == actions.HOLD:
+            flags[row] |= HELD
+        elif does == actions.RELEASE:
+            flags[row] &= ~HELD
+        elif does == actions.RETRY:
+            self.rows.due[row] = min(self.rows.due[row], at)
+        elif does == actions.PRIORITY:
+            self.rows.priority[row] = int(after)
+        elif does == actions.REROUTE:
+            self._reroute(row, after)
+        elif does == actions.SPARE:
+            flags[row] &= ~DOOMED
+        else:
+            flags[row] |= DOOMED
+
+    def _reroute(self, row: int, to: str) -> None:
+        old, new = self.rows.hop[row], self.schedule.number(to)
+        self.schedule.enrol(new)
+        self.rows.hop[row] = new
+        self.schedule.leave(old)
+
+    def split(self, row: int, ids: tuple[int, ...], rest: tuple[int, ...]) -> int:
+        """Some recipients of a row, which is in no chain, get one of their own."""
+        twin = self.rows.like(row, ids)
+        self.rows.flags[twin] |= ASIDE
+        self.rows.subset[row] = rest
+        self.rows.recipients[row] = len(rest)
+        self.live[segment_of(self.rows.place[row])] += 1
+        self.schedule.enrol(self.rows.hop[row])
+        return twin
+
+    def changed(self, row: int, now: float) -> None:
+        """A row that was being changed is so no more."""
+        self.rows.flags[row] &= ~MOVING
+        self.schedule.let_out(row, now)
+
+    def pause(self, row: int) -> None:
+        """Leased, but where it comes from is suspended."""
+        self.rows.flags[row] |= PAUSED
+
+    def resumed(self, row: int, now: float) -> None:
+        """What paused the row is over."""
+        self.rows.flags[row] &= ~PAUSED
+        self.schedule.let_out(row, now)

@@ -33,9 +33,9 @@ from tripost.queue.ids import Ids
 from tripost.queue.ledger import Ledger
 from tripost.queue.log import Log
 from tripost.queue.message import Envelope, Outcome
+from tripost.queue.pausing import Pause, Pauses
 from tripost.queue.retry import spread
 from tripost.queue.rows import IN_SETTLEMENT, TRIES, WARNED
-from tripost.queue.scanning import scan
 from tripost.queue.search import Search
 from tripost.queue.settling import Decision, decide, news_of
 from tripost.queue.store import Store
@@ -79,8 +79,9 @@ class Queue:
         self._noting = trio.Lock()
         self.noted = trio.Event()  # a note is to be written
         self.moving = trio.Lock()  # whoever changes messages that are not leased
-        self.search = Search(ledger, store, clock, settings.expire)
-        self.edit = Edit(self.moving, ledger, log, store, clock, self.ring)
+        self.pauses = Pauses(ledger.notes)
+        self.search = Search(ledger, store, clock, settings.expire, self.pauses)
+        self.edit = Edit(self.moving, ledger, log, store, clock, self.search, self.ring)
 
     # --- taking mail in ---
 
@@ -185,8 +186,12 @@ class Queue:
                 for lease in leases:
                     self.release(lease)
                 raise
-            leases.append(lease)
             rows.pop(0)
+            if self.pauses.known and self.pauses.match(lease.envelope, self._clock.now()):
+                self._ledger.pause(lease.row)
+                self.release(lease)
+            else:
+                leases.append(lease)
         return leases
 
     async def lease_of(self, row: int) -> Lease:
@@ -196,6 +201,8 @@ class Queue:
         chosen = self._ledger.chosen(row, message.envelope)
         self._leased += len(chosen)
         next_hop = self._schedule.name(columns.hop[row])
+        if any(one.next_hop != next_hop for one in chosen):  # sent another way since
+            chosen = tuple([msgspec.structs.replace(one, next_hop=next_hop) for one in chosen])
         tries = columns.attempts[row]
         return Lease(message.envelope, chosen, (tries & TRIES) + 1, next_hop, row, message, bool(tries & WARNED))
 
@@ -291,21 +298,10 @@ class Queue:
         plain = min(self._settings.probe_longest, self._settings.probe_first * 2.0 ** min(failures, 32))
         delay = spread(plain, BACK_OFF_JITTER, self._random())
         self._schedule.block(hop, now + delay, down[0])
-        self._bus.emit(
-            events.BackedOff(
-                time=now, next_hop=lease.next_hop, failures=failures + 1, delay=delay, reply=reply_of(down[0])
-            )
-        )
+        event, hop_name = events.BackedOff, lease.next_hop
+        self._bus.emit(event(time=now, next_hop=hop_name, failures=failures + 1, delay=delay, reply=reply_of(down[0])))
 
     # --- operators ---
-
-    async def queued_ids(self, next_hop: str, most: int) -> set[str] | None:
-        """The messages for a next hop; None when they are more than `most`. A scan that yields. Raises SpoolError."""
-        hop, rows = self._schedule.find(next_hop), self._ledger.rows
-        places = {rows.place[row] async for row in scan(rows, lambda _: True) if rows.hop[row] == hop}
-        if len(places) > most:
-            return None
-        return {(await self._store.read(place)).envelope.id for place in places}
 
     async def suspend(self, next_hop: str, until: float = 0.0, reason: str = "") -> None:
         """Try nothing for the next hop, neither what waits nor what comes, until then (wall seconds; 0: until
@@ -326,6 +322,23 @@ class Queue:
         self._bus.emit(events.Resumed(time=self._clock.now(), next_hop=next_hop))
         self.ring()
         return True
+
+    async def pause(self, kind: str, what: str, until: float = 0.0, reason: str = "") -> None:
+        """As `suspend`, by where mail comes from: see tripost.queue.pausing. Durable. Raises ValueError, SpoolFull."""
+        self.pauses.add(kind, what, Pause(until, reason))
+        self.edit.news.set()
+        await self.write_notes()
+        self._bus.emit(events.Suspended(time=self._clock.now(), next_hop=f"{kind} {what}", until=until, reason=reason))
+
+    async def unpause(self, *ended: tuple[str, str]) -> bool:
+        """Ends pauses; False when there was none of them. Durable."""
+        found = [one for one in ended if self.pauses.end(*one)]
+        if found:
+            await self.write_notes()
+            await self.edit.resume_all()
+        for kind, what in found:
+            self._bus.emit(events.Resumed(time=self._clock.now(), next_hop=f"{kind} {what}"))
+        return bool(found)
 
     @property
     def suspensions(self) -> Mapping[str, Suspension]:

@@ -61,7 +61,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 class Delivered(msgspec.Struct, frozen=True, array_like=True, tag="ok"):
     """The remote's 2xx, or the local mailbox has it on stable storage."""
 
-    how: str  # "relayed" | "delivered" | "discarded"
+    how: str  # "relayed" | "delivered" | "discarded" | "deleted"
     reply: str = ""
     host: str = ""
     dsn: bool = False  # the remote took over what was asked for reports

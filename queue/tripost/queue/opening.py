@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random as stdlib_random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ import trio
 
 from tripost.queue import events
 from tripost.queue.clock import Clock
+from tripost.queue.errors import SpoolUnsure
 from tripost.queue.events import Bus
 from tripost.queue.files import Files, Handle, RealFiles
 from tripost.queue.housekeeping import Housekeeping
@@ -23,6 +24,7 @@ from tripost.queue.segment import Writer
 from tripost.queue.store import Store
 from tripost.queue.values import QueueSettings, Reporter
 
+LAST_WORDS = 5.0  # seconds for what is being written at the end; a disk may never take it
 LOG_THREADS = 2  # it commits in one and seals in another
 BODY_THREADS = 16
 
@@ -59,19 +61,30 @@ async def open_queue(
         house = Housekeeping(queue, settings, ledger=ledger, log=log, store=store, clock=clock)
         try:
             await store.clean_up(recovered)
-            async with trio.open_nursery() as nursery:
-                await nursery.start(log.run)
-                for task in (log.seal_forever, *house.tasks):
-                    nursery.start_soon(task)
-                try:
-                    yield queue
-                finally:
-                    nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as writing:
+                await writing.start(log.run)
+                writing.start_soon(log.seal_forever)
+                async with trio.open_nursery() as nursery:
+                    for task in house.tasks:
+                        nursery.start_soon(_until_stopped, task)
+                    try:
+                        yield queue
+                    finally:
+                        nursery.cancel_scope.cancel()
+                        writing.cancel_scope.deadline = trio.current_time() + LAST_WORDS
+                writing.cancel_scope.cancel()  # nobody appends any more
             await log.close()
         finally:
             store.close()
     finally:
         lock.close()
+
+
+async def _until_stopped(task: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await task()
+    except SpoolUnsure:
+        pass  # the log stopped first: the next start finds what is to be done
 
 
 def _threads(most: int) -> RunSync:

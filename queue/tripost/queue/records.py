@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-MAGIC = b"TPOST\x00\x002"
+MAGIC = b"TPOST\x00\x003"
 KEY_SIZE = 16
 SEGMENT_HEADER = 32
 ALIGN = 8

@@ -12,50 +12,32 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from tripost.queue import actions
+from tripost.queue.actions import Action, decode_action
 from tripost.queue.entries import (
     ACCEPT,
-    HOLD,
+    ACTION,
     MOVE,
     NOTE,
     SETTLE,
     SNAPSHOT,
     Acceptance,
     Later,
+    Left,
     Move,
     Settlement,
     decode_accept,
-    decode_hold,
     decode_move,
     decode_settle,
 )
 from tripost.queue.index import ALIGN_BITS, SegmentIndex
 from tripost.queue.ledger import MOST_ATTEMPTS, Ledger, by_hop, first_due, lane_of
-from tripost.queue.message import Envelope
-from tripost.queue.rows import GONE, HELD, IN_SETTLEMENT, NIL, OFFSET_BITS, offset_of, place_of, segment_of
+from tripost.queue.pieces import Pieces, plainly
+from tripost.queue.rows import DOOMED, GONE, HELD, IN_SETTLEMENT, NIL, OFFSET_BITS, offset_of, place_of, segment_of
 
 Read = Callable[[int], Acceptance]  # the message at a place; raises SpoolError
-
-
-class _Piece:
-    """One queued recipient."""
-
-    __slots__ = ("attempts", "due", "hop", "told")
-
-    def __init__(self, hop: str, due: float) -> None:
-        self.hop = hop
-        self.due = due
-        self.attempts = 0
-        self.told = 0
-
-
-class _Pieces:
-    def __init__(self, envelope: Envelope) -> None:
-        self.envelope = envelope
-        self.held = False
-        due = first_due(envelope)
-        self.left = {one.id: _Piece(one.next_hop, due) for one in envelope.recipients}
 
 
 class Replay:
@@ -65,10 +47,11 @@ class Replay:
         self.ledger = Ledger()
         self.files: set[str] = set()
         self._read = read
-        self._pieces: dict[int, _Pieces] = {}
+        self._pieces: dict[int, Pieces] = {}
         self._named: list[tuple[int, str]] = []
         self._shared: list[int] = []
         self._starts: list[tuple[int, int]] = []  # segment, its first row
+        self._rerouted: dict[int, str] = {}  # place → next hop in the envelope, of messages that are in one row
 
     # --- a whole segment ---
 
@@ -123,9 +106,8 @@ class Replay:
             self._settle_pieces(settlement, place_of(segment, offset))
         elif kind == MOVE:
             self._scatter(place_of(segment, offset), decode_move(payload))
-        elif kind == HOLD:
-            hold = decode_hold(payload)
-            self._hold(hold.place, hold.held)
+        elif kind == ACTION:
+            self._act(decode_action(payload))
         elif kind == NOTE:
             self.ledger.notes.apply(payload)
         elif kind == SNAPSHOT:
@@ -150,10 +132,9 @@ class Replay:
                 self._enter(at | IN_SETTLEMENT, settlement.report, index)
         elif kind == MOVE:
             self._move(at, decode_move(payload), index)
-        elif kind == HOLD:
-            hold = decode_hold(payload)
+        elif kind == ACTION:
             index.add_single(offset)
-            self._hold(hold.place, hold.held)
+            self._act(decode_action(payload))
         elif kind in (NOTE, SNAPSHOT):
             index.add_single(offset)
             self.ledger.notes.apply(payload) if kind == NOTE else self.ledger.notes.restore(payload)
@@ -214,9 +195,9 @@ class Replay:
         hop_of = {one.id: one.next_hop for one in envelope.recipients}
         lane = lane_of(envelope.account, envelope.client)
         counts: dict[str, int] = {}
-        for later in move.later:
-            counts[hop_of[later.recipient]] = counts.get(hop_of[later.recipient], 0) + 1
-        due, expires, priority, size = move.later[0].due, envelope.expires, envelope.priority, envelope.size
+        for left in move.left:
+            counts[hop_of[left.recipient]] = counts.get(hop_of[left.recipient], 0) + 1
+        due, expires, priority, size = move.left[0].due, envelope.expires, move.left[0].priority, envelope.size
         for name, count in counts.items():
             hop = self.ledger.schedule.number(name)
             self.ledger.rows.new(at, hop, due, expires, count, lane, priority, size)
@@ -255,22 +236,23 @@ class Replay:
         for row in self._find(place):
             rows.attempts[row], rows.due[row], rows.told[row] = min(attempts, MOST_ATTEMPTS), due, told
 
-    def _apart(self, place: int) -> _Pieces | None:
+    def _apart(self, place: int) -> Pieces | None:
         """The message recipient by recipient; None when it is not queued any more."""
         pieces = self._pieces.get(place)
         found = self._find(place)
         if pieces is not None or not found:
             return pieces
-        pieces = self._pieces[place] = _Pieces(self._read(place).envelope)
+        pieces = self._pieces[place] = Pieces(self._read(place).envelope)
         rows = self.ledger.rows
-        states = {self.ledger.schedule.name(rows.hop[row]): row for row in found}
+        states = {self._rerouted.get(place) or self.ledger.schedule.name(rows.hop[row]): row for row in found}
         for id, piece in list(pieces.left.items()):
             row = states.get(piece.hop)
             if row is None:  # that next hop's recipients had ended before the message was moved
                 del pieces.left[id]
                 continue
+            piece.hop = self.ledger.schedule.name(rows.hop[row])
             piece.due, piece.attempts, piece.told = rows.due[row], rows.attempts[row], rows.told[row]
-            pieces.held = bool(rows.flags[row] & HELD)
+            piece.flags, piece.priority = rows.flags[row] & (HELD | DOOMED), rows.priority[row]
         for row in found:
             rows.flags[row] = GONE
         return pieces
@@ -285,7 +267,7 @@ class Replay:
         if not pieces.left:
             del self._pieces[settlement.place]
 
-    def _states(self, pieces: _Pieces, later: tuple[Later, ...], at: int) -> None:
+    def _states(self, pieces: Pieces, later: Sequence[Later | Left], at: int) -> None:
         for one in later:
             piece = pieces.left.get(one.recipient)
             if piece is not None:
@@ -295,19 +277,39 @@ class Replay:
     def _scatter(self, at: int, move: Move) -> None:
         for row in self._find(at):
             self.ledger.rows.flags[row] = GONE
-        pieces = self._pieces[at] = _Pieces(move.message.envelope)
-        queued = {one.recipient for one in move.later}
+        pieces = self._pieces[at] = Pieces(move.message.envelope)
+        queued = {one.recipient: one for one in move.left}
         pieces.left = {id: piece for id, piece in pieces.left.items() if id in queued}
-        pieces.held = move.held
-        self._states(pieces, move.later, at)
+        for id, piece in pieces.left.items():
+            piece.flags, piece.priority = HELD if queued[id].held else 0, queued[id].priority
+        self._states(pieces, move.left, at)
 
-    def _hold(self, place: int, held: bool) -> None:
+    # --- what operators did ---
+
+    def _act(self, action: Action) -> None:
+        self.ledger.note_action(action)
+        for group in action.groups:
+            for place in actions.numbers(group.places):
+                self._act_on_whole(place, action, group.after)
+            for place, ids in group.parts.items():
+                pieces = self._apart(place)
+                if pieces is not None:
+                    for piece in [pieces.left[id] for id in ids if id in pieces.left]:
+                        piece.change(action.does, group.after, action.kept.at)
+
+    def _act_on_whole(self, place: int, action: Action, after: str) -> None:
         pieces = self._pieces.get(place)
         if pieces is not None:
-            pieces.held = held
-        flags = self.ledger.rows.flags
+            for piece in pieces.left.values():
+                piece.change(action.does, after, action.kept.at)
+            return
+        rows, schedule = self.ledger.rows, self.ledger.schedule
         for row in self._find(place):
-            flags[row] = flags[row] | HELD if held else flags[row] & ~HELD
+            if action.does == actions.REROUTE:
+                self._rerouted.setdefault(place, schedule.name(rows.hop[row]))
+                rows.hop[row] = schedule.number(after)
+            else:
+                self.ledger.change(row, action.does, after, action.kept.at)
 
     # --- the end ---
 
@@ -338,19 +340,18 @@ class Replay:
             ledger.live[segment] = end - start - gone
             ledger.messages += end - start - gone
 
-    def _gather(self, place: int, pieces: _Pieces) -> None:
+    def _gather(self, place: int, pieces: Pieces) -> None:
         """Rows of those recipients that have next hop and state in common."""
         ledger, envelope = self.ledger, pieces.envelope
-        groups: dict[tuple[str, float, int, int], list[int]] = {}
+        groups: dict[tuple[str, float, int, int, int, int], list[int]] = {}
         for id, piece in pieces.left.items():
-            groups.setdefault((piece.hop, piece.due, piece.attempts, piece.told), []).append(id)
-        whole = by_hop(envelope)
-        for (name, due, attempts, told), ids in groups.items():
+            groups.setdefault(piece.state(), []).append(id)
+        for (name, due, attempts, told, flags, priority), ids in groups.items():
             hop, lane = ledger.schedule.number(name), lane_of(envelope.account, envelope.client)
-            row = ledger.rows.new(place, hop, due, envelope.expires, len(ids), lane, envelope.priority, envelope.size)
+            row = ledger.rows.new(place, hop, due, envelope.expires, len(ids), lane, priority, envelope.size)
             ledger.rows.attempts[row], ledger.rows.told[row] = min(attempts, MOST_ATTEMPTS), told
-            ledger.rows.flags[row] = HELD if pieces.held else 0
-            if len(ids) < whole[name]:
+            ledger.rows.flags[row] = flags
+            if ids != plainly(envelope.recipients, name, len(ids)):
                 ledger.rows.subset[row] = tuple(ids)
         if len(groups) > 1:
             ledger.rows.shared[place] = len(groups)

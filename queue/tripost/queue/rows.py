@@ -5,7 +5,8 @@ share next hop, due time and attempts. Rows live in arrays of numbers, not in
 objects, so that a backlog of millions costs a few dozen octets each.
 
 A row is in at most one chain at a time (a FIFO of its next hop, a slot of the
-calendar, or the free rows), linked through `after`. Chains end with NIL.
+calendar, or the free rows), linked through `after`. Chains end with NIL. What
+must not be tried (STOPPED) stands aside, in no chain, as soon as its turn comes.
 
 A *place* says where the record of a row's message stands: the number of its
 segment and the offset there. Records are aligned, so the lowest bit is free to
@@ -24,9 +25,13 @@ IN_SETTLEMENT = 1  # lowest bit of a place
 _OFFSET = (1 << OFFSET_BITS) - 2
 
 LEASED = 1
-HELD = 2
+HELD = 2  # an operator said so
 GONE = 4  # a free row
-MOVING = 8  # its message is being copied into a newer segment
+MOVING = 8  # its message is being changed, or copied into a newer segment
+DOOMED = 16  # an operator's action is to end it
+ASIDE = 32  # it is in no chain, and not leased
+PAUSED = 64  # its sender, account or client is suspended
+STOPPED = HELD | MOVING | DOOMED | PAUSED
 
 TRIES = 0x7FFF  # of the column `attempts`: how many there were…
 WARNED = 0x8000  # …and that the sender was told of the delay
@@ -63,6 +68,7 @@ class Rows:
         self.flags = array("B")
         self.shared: dict[int, int] = {}
         self.subset: dict[int, tuple[int, ...]] = {}
+        self.watchers: list[dict[int, list[int]]] = []  # searches are told of rows that come apart: place → new rows
         self._free = NIL
         self.used = 0
 
@@ -148,9 +154,11 @@ class Rows:
             self.size[row],
         )
         self.subset[twin] = recipients
+        for told in self.watchers:
+            told.setdefault(self.place[row], []).append(twin)
         self.attempts[twin] = self.attempts[row]
         self.told[twin] = self.told[row]
-        self.flags[twin] = self.flags[row] & HELD
+        self.flags[twin] = self.flags[row] & STOPPED
         self.share(self.place[row], 1)
         return twin
 

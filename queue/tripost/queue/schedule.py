@@ -3,7 +3,7 @@
 For each next hop a FIFO of rows that are due, and for all of them one calendar
 of rows that are not. Pure: told the time, never asks for it.
 
-States   a row is in a FIFO, in the calendar, held, or out (leased). A hop is
+States   a row is in a FIFO, in the calendar, aside, or out (leased). A hop is
          open, or closed for one of the reasons of tripost.queue.blocks.
 Promise  a blocked hop gives nothing, a probing one nothing more. Adding,
          deferring and claiming one row take constant time but for the
@@ -17,15 +17,16 @@ from __future__ import annotations
 import heapq
 import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tripost.queue.blocks import Blocks
 from tripost.queue.lanes import Lanes
 from tripost.queue.message import Deferred
 from tripost.queue.notes import Notes
-from tripost.queue.rows import GONE, HELD, MOVING, NEVER, NIL, Rows
+from tripost.queue.rows import ASIDE, GONE, MOVING, NEVER, NIL, STOPPED, Rows
 
 SLOTS = 4  # of the calendar per second: a row is up to 1/SLOTS s late, never early
+STEP = 1000  # rows looked at without a pause
 
 
 class Schedule:
@@ -46,7 +47,6 @@ class Schedule:
         self._calendar: dict[int, int] = {}  # slot → first row
         self._slots: list[int] = []
         self._rung: dict[int, None] = {}  # hops to be told by `next_ready`
-        self.held: dict[int, None] = {}
 
     # --- next hops ---
 
@@ -106,8 +106,8 @@ class Schedule:
     def add(self, row: int, now: float) -> None:
         """A row that is in no chain; by its due time it goes to the FIFO's end or into the calendar."""
         rows = self._rows
-        if rows.flags[row] & HELD:
-            self.held[row] = None
+        if rows.flags[row] & STOPPED:
+            rows.flags[row] |= ASIDE
         elif rows.due[row] > now:
             slot = math.ceil(rows.due[row] * SLOTS)
             if slot not in self._calendar:
@@ -119,8 +119,8 @@ class Schedule:
 
     def add_first(self, row: int) -> None:
         """A row that keeps its place: claimed, but not tried."""
-        if self._rows.flags[row] & HELD:
-            self.held[row] = None
+        if self._rows.flags[row] & STOPPED:
+            self._rows.flags[row] |= ASIDE
         else:
             self._push(row, first=True)
 
@@ -181,15 +181,18 @@ class Schedule:
             back_off.probing = True
             most = 1
         taken: list[int] = []
-        while len(taken) < most and self._waiting[hop]:
+        flags = self._rows.flags
+        for _ in range(min(self._waiting[hop], most + STEP)):
             row = self._pop(hop, now)
-            if self._rows.flags[row] & (HELD | MOVING):
-                self.held[row] = None
-            else:
-                taken.append(row)
+            if flags[row] & STOPPED:
+                flags[row] |= ASIDE
+                continue
+            taken.append(row)
+            if len(taken) == most:
+                break
         if not taken and back_off is not None:
             back_off.probing = False
-        if self._waiting[hop] and back_off is None:
+        if self._waiting[hop] and (back_off is None or not taken):
             self._rung[hop] = None
         return taken
 
@@ -197,18 +200,31 @@ class Schedule:
         """Something was claimed for it since this start."""
         return bool(self._tried[hop])
 
-    def take_expired(self, hop: int, now: float, most: int, mark: int = 0) -> list[int]:
-        """Look at the FIFO's first `most` rows: those whose time was up at `now` come out, but for those with the
-        mark in their attempts; the others go to its end."""
-        out: list[int] = []
-        rows = self._rows
-        for _ in range(min(most, self._waiting[hop])):
-            row = self._pop(hop, now)
-            if rows.expires[row] <= now and not rows.attempts[row] & mark and not rows.flags[row] & (HELD | MOVING):
-                out.append(row)
+    def detach(self, hop: int) -> list[int]:
+        """The hop's FIFO, as the first rows of chains, to be gone through with `sift`. Until that is done, what stands
+        in them cannot be claimed."""
+        lanes = self._lanes.pop(hop, None)
+        heads = lanes.heads() if lanes is not None else [self._head[hop]] if self._waiting[hop] else []
+        self._head[hop] = self._tail[hop] = NIL
+        self._waiting[hop] = 0
+        return heads
+
+    def sift(self, chains: list[int], most: int, out: Callable[[int], bool]) -> list[int]:
+        """The next rows of what was detached, up to `most`: those that are `out` are returned and in no chain, the
+        others stand in their FIFO again. `chains` is empty at the end."""
+        taken: list[int] = []
+        for _ in range(most):
+            if not chains:
+                break
+            row = chains[0]
+            chains[0] = self._rows.after[row]
+            if chains[0] == NIL:
+                del chains[0]
+            if out(row):
+                taken.append(row)
             else:
                 self._push(row, first=False)
-        return out
+        return taken
 
     def due_rows(self, hop: int) -> Iterator[int]:
         """The FIFO's rows; an explicit scan, during which nothing may change."""
@@ -312,28 +328,30 @@ class Schedule:
             del self._rung[hop]
         return False
 
-    def hurry(self, hurried: set[int], due: float, now: float) -> None:
-        """Rows that wait in the calendar are due then; those that do not wait there stay where they are. Every slot
-        that is concerned is gone through once."""
-        rows, out = self._rows, list[int]()
-        for slot in {math.ceil(rows.due[row] * SLOTS) for row in hurried} & self._calendar.keys():
-            row, kept = self._calendar[slot], NIL
-            while row != NIL:
-                after = rows.after[row]
-                if row in hurried:
-                    out.append(row)
-                else:
-                    rows.after[row], kept = kept, row
-                row = after
+    def slots(self) -> list[int]:
+        """Of the calendar."""
+        return list(self._calendar)
+
+    def part_slot(self, slot: int) -> int:
+        """What is being changed of a slot's rows stands aside; how many there were."""
+        rows, count = self._rows, 0
+        row, kept = self._calendar.get(slot, NIL), NIL
+        while row != NIL:
+            after = rows.after[row]
+            if rows.flags[row] & MOVING:
+                rows.flags[row] |= ASIDE
+            else:
+                rows.after[row], kept = kept, row
+            row, count = after, count + 1
+        if count:
             self._calendar[slot] = kept  # an empty one goes when its time comes
-        for row in sorted(out, key=lambda row: (rows.due[row], row)):  # in the order they had
-            rows.due[row] = due
-            self.add(row, now)
+        return count
 
     def let_out(self, row: int, now: float) -> None:
-        """The row may go on, if it stands aside and is not held."""
-        if row in self.held and not self._rows.flags[row] & (HELD | MOVING):
-            del self.held[row]
+        """The row goes on, if it stands aside and nothing stops it."""
+        flags = self._rows.flags
+        if flags[row] & ASIDE and not flags[row] & STOPPED:
+            flags[row] &= ~ASIDE
             self.add(row, now)
 
     def ready(self, now: float) -> list[int]:

@@ -16,21 +16,25 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from functools import partial
 
 import msgspec
 import trio
 
 from tripost.queue import records
+from tripost.queue.body import BodyReader
 from tripost.queue.clock import Clock
 from tripost.queue.entries import Acceptance, message_of
 from tripost.queue.errors import SpoolError
 from tripost.queue.files import Handle
-from tripost.queue.finding import ACTIVE, DEFERRED, DOWN, HELD, READY, SUSPENDED, Wanted
+from tripost.queue.finding import ACTIVE, DEFERRED, DOWN, ENDING, HELD, READY, SUSPENDED, Wanted
 from tripost.queue.ledger import Ledger
-from tripost.queue.message import Envelope
-from tripost.queue.rows import GONE, LEASED, TRIES, offset_of, segment_of
+from tripost.queue.message import Envelope, Recipient
+from tripost.queue.pausing import Pauses
+from tripost.queue.rows import DOOMED, GONE, LEASED, PAUSED, TRIES, offset_of, segment_of
 from tripost.queue.rows import HELD as HELD_FLAG
+from tripost.queue.scanning import scan
 from tripost.queue.store import Store, read_record
 
 SCAN = 10_000
@@ -64,6 +68,19 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     place: int
 
 
+class Match:
+    """A message that is wanted: which of its recipients, by row; `whole`: rows of which all are."""
+
+    __slots__ = ("deliveries", "message", "place", "replies", "whole")
+
+    def __init__(self, place: int, message: Acceptance) -> None:
+        self.place = place
+        self.message = message
+        self.deliveries: list[tuple[int, list[Recipient]]] = []
+        self.replies: dict[int, str] = {}
+        self.whole = 0
+
+
 AGES = (5, 10, 20, 40, 80, 160, 320, 640, 1280)  # minutes, as qshape has them
 _LIMITS = [minutes * 60 for minutes in AGES]
 
@@ -84,22 +101,28 @@ class Hop(msgspec.Struct, kw_only=True):
 class Search:
     """Of one queue."""
 
-    def __init__(self, ledger: Ledger, store: Store, clock: Clock, expire: float) -> None:
+    def __init__(self, ledger: Ledger, store: Store, clock: Clock, expire: float, pauses: Pauses) -> None:
         self._ledger = ledger
         self._rows = ledger.rows
         self._store = store
         self._clock = clock
         self._expire = expire
+        self._pauses = pauses
 
     # --- columns ---
 
-    def state(self, row: int, now: float) -> str:
+    def state(self, row: int, now: float, envelope: Envelope | None = None) -> str:
+        """Without the envelope: as far as the columns tell, which know of a pause only once it was met."""
         rows = self._rows
         flags = rows.flags[row]
         if flags & LEASED:
             return ACTIVE
+        if flags & DOOMED:
+            return ENDING
         if flags & HELD_FLAG:
             return HELD
+        if flags & PAUSED or (envelope is not None and self._pauses.known and self._pauses.match(envelope, now)):
+            return SUSPENDED
         hop = self._hop_state(rows.hop[row], now)
         return DEFERRED if hop != SUSPENDED and rows.due[row] > now else hop
 
@@ -120,7 +143,7 @@ class Search:
                         hops[hop] = wanted.fits_hop(schedule.name(hop))
                     if not hops[hop]:
                         continue
-                if wanted.states and self.state(row, now) not in wanted.states:
+                if wanted.states and not self._pauses.known and self.state(row, now) not in wanted.states:
                     continue
                 yield row
             await trio.lowlevel.checkpoint()
@@ -164,11 +187,35 @@ class Search:
             return SUSPENDED
         return DOWN if blocks.back_off(hop) is not None else READY
 
+    async def ids_at(self, next_hop: str, most: int) -> set[str] | None:
+        """The messages for a next hop; None when they are more than `most`. A scan that yields. Raises SpoolError."""
+        hop, rows = self._ledger.schedule.find(next_hop), self._rows
+        places = {rows.place[row] async for row in scan(rows, lambda _: True) if rows.hop[row] == hop}
+        if len(places) > most:
+            return None
+        return {(await self._store.read(place)).envelope.id for place in places}
+
     # --- records ---
 
     async def find(self, wanted: Wanted) -> AsyncGenerator[Message]:
         """Every message that is wanted, in the order of its place. Raises ValueError."""
+        async with aclosing(self.matches(wanted)) as found:
+            async for match in found:
+                yield self.shown(match)
+
+    async def matches(self, wanted: Wanted) -> AsyncGenerator[Match]:
+        """As `find`. Raises ValueError."""
         wanted.check()
+        twins: dict[int, list[int]] = {}  # of what comes apart meanwhile
+        self._rows.watchers.append(twins)
+        try:
+            async with aclosing(self._matches(wanted, twins)) as found:
+                async for match in found:
+                    yield match
+        finally:
+            self._rows.watchers.remove(twins)
+
+    async def _matches(self, wanted: Wanted, twins: dict[int, list[int]]) -> AsyncGenerator[Match]:
         by_segment: dict[int, tuple[array[int], array[int]]] = {}
         async for row in self._rows_of(wanted):
             offsets, rows = by_segment.setdefault(segment_of(self._rows.place[row]), (array("Q"), array("I")))
@@ -185,9 +232,10 @@ class Search:
             for start in range(0, len(places), BATCH):
                 batch = places[start : start + BATCH]
                 for place, message in zip(batch, await self._read(segment, batch), strict=True):
-                    found = await self._message(place, message, by_place[place], wanted) if message else None
-                    if found is not None:
-                        yield found
+                    if message is not None and wanted.fits(message.envelope, self._clock.now()):
+                        match = await self._match(place, message, by_place[place], twins, wanted)
+                        if match.deliveries:
+                            yield match
                 await trio.lowlevel.checkpoint()
 
     async def _holding(self, segment: int, places: list[int], needle: bytes) -> list[int]:
@@ -211,16 +259,42 @@ class Search:
         except (OSError, SpoolError):
             return [None] * len(places)
 
-    async def _message(self, place: int, message: Acceptance, rows: list[int], wanted: Wanted) -> Message | None:
-        envelope = message.envelope
-        if not wanted.fits(envelope, self._clock.now()):
-            return None
-        deliveries: list[Delivery] = []
-        for row in rows:
-            if not self._rows.flags[row] & GONE and self._rows.place[row] == place:
-                deliveries += await self._deliveries(row, envelope, wanted)
-        if not deliveries:
-            return None
+    async def _match(
+        self, place: int, message: Acceptance, found: list[int], twins: dict[int, list[int]], wanted: Wanted
+    ) -> Match:
+        match, rows, envelope = Match(place, message), self._rows, message.envelope
+        for row in [*found, *twins[place]] if place in twins else found:
+            if rows.flags[row] & GONE or rows.place[row] != place:
+                continue
+            if wanted.states and self.state(row, self._clock.now(), envelope) not in wanted.states:
+                continue
+            queued = self._ledger.chosen(row, envelope)
+            chosen = [one for one in queued if wanted.fits_recipient(one)]
+            if chosen and (rows.told[row] or wanted.error):
+                replies = await self._store.replies(rows.told[row])
+                chosen = [one for one in chosen if wanted.error.lower() in replies.get(one.id, "").lower()]
+                match.replies |= replies
+                if rows.flags[row] & GONE or rows.place[row] != place:
+                    continue  # it ended while its replies were read
+            if chosen:
+                match.deliveries.append((row, chosen))
+                match.whole += len(chosen) == len(queued)
+        return match
+
+    def whole(self, match: Match) -> bool:
+        """All that is queued of the message is wanted."""
+        return match.whole == self._rows.shared.get(match.place, 1)
+
+    def reader(self, match: Match) -> BodyReader:
+        """The message's content. Raises SpoolError."""
+        return self._store.open_body(match.message)
+
+    async def header(self, match: Match, most: int) -> bytes:
+        """The message's header. Raises SpoolError."""
+        return await self._store.original(match.message, most, full=False)
+
+    def shown(self, match: Match) -> Message:
+        envelope, rows, now = match.message.envelope, self._rows, self._clock.now()
         return Message(
             id=envelope.id,
             sender=envelope.sender,
@@ -229,29 +303,21 @@ class Search:
             expires=envelope.expires,
             client=envelope.client,
             account=envelope.account,
-            priority=envelope.priority,
-            deliveries=deliveries,
-            place=place,
+            priority=rows.priority[match.deliveries[0][0]],
+            deliveries=[
+                Delivery(
+                    recipient=one.address,
+                    next_hop=self._ledger.schedule.name(rows.hop[row]),
+                    state=self.state(row, now, envelope),
+                    attempts=rows.attempts[row] & TRIES,
+                    due=rows.due[row],
+                    reply=match.replies.get(one.id, ""),
+                )
+                for row, chosen in match.deliveries
+                for one in chosen
+            ],
+            place=match.place,
         )
-
-    async def _deliveries(self, row: int, envelope: Envelope, wanted: Wanted) -> list[Delivery]:
-        rows = self._rows
-        state, name = self.state(row, self._clock.now()), self._ledger.schedule.name(rows.hop[row])
-        attempts, due, told = rows.attempts[row] & TRIES, rows.due[row], rows.told[row]
-        chosen = [one for one in self._ledger.chosen(row, envelope) if wanted.fits_recipient(one)]
-        replies = await self._store.replies(told) if chosen else {}
-        return [
-            Delivery(
-                recipient=one.address,
-                next_hop=name,
-                state=state,
-                attempts=attempts,
-                due=due,
-                reply=replies.get(one.id, ""),
-            )
-            for one in chosen
-            if wanted.error.lower() in replies.get(one.id, "").lower()
-        ]
 
 
 def _occurrences(needle: bytes, at: int, key: bytes, handle: Handle) -> tuple[int, list[int]]:

@@ -118,8 +118,8 @@ class Store:
             kind, payload = await self.record(told)
         except SpoolError:
             return {}
-        later = decode_move(payload).later if kind == MOVE else decode_settle(payload).later
-        return {one.recipient: one.reply for one in later}
+        left = decode_move(payload).left if kind == MOVE else decode_settle(payload).later
+        return {one.recipient: one.reply for one in left}
 
     def _reader(self, segment: int) -> _Reader:
         found = self._readers.get(segment)

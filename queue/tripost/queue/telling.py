@@ -62,6 +62,9 @@ def _done(bus: Bus, counts: Counts, id: str, decision: Decision, now: float) -> 
         if outcome.how == "delivered":
             counts.delivered += 1
             bus.emit(events.DeliveredLocally(time=now, id=id, recipient=recipient.address))
+        elif outcome.how == "deleted":
+            counts.deleted += 1
+            bus.emit(events.Deleted(time=now, id=id, recipient=recipient.address, reason=outcome.reply))
         elif outcome.how == "discarded":
             counts.discarded += 1
             bus.emit(events.Discarded(time=now, id=id, recipient=recipient.address))

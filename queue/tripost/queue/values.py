@@ -52,7 +52,7 @@ class Lease(msgspec.Struct, frozen=True, eq=False):
 class QueueStatistics(msgspec.Struct, frozen=True):
     """Recipients since this start, but for `messages`, `queued`, `octets`, `leased`, `hops`, which are now.
 
-    accepted + recovered = relayed + delivered + discarded + reported + suppressed + queued.
+    accepted + recovered = relayed + delivered + discarded + deleted + reported + suppressed + queued.
     """
 
     recovered: int
@@ -60,6 +60,7 @@ class QueueStatistics(msgspec.Struct, frozen=True):
     relayed: int
     delivered: int
     discarded: int
+    deleted: int
     reported: int
     suppressed: int
     deferrals: int
@@ -77,6 +78,7 @@ class Counts(msgspec.Struct):
     relayed: int = 0
     delivered: int = 0
     discarded: int = 0
+    deleted: int = 0
     reported: int = 0
     suppressed: int = 0
     deferrals: int = 0

@@ -187,7 +187,7 @@ class _Verify:
         if one.kind == MOVE:
             move = decode_move(one.payload)
             self._queued.pop(move.place, None)
-            recipients = {later.recipient for later in move.later}
+            recipients = {later.recipient for later in move.left}
         if message is not None and message.file:
             self._queued[place] = _Queued(message, recipients)
 

@@ -7,20 +7,19 @@ Fails    exit codes as every command: 1 when nothing fits, 2 for what cannot be
 from __future__ import annotations
 
 import argparse
+import base64
 import sys
 import time
 from typing import Any
 
-import msgspec
-
 from tripost.gateway import units
-from tripost.gateway.cli import queue_verify
+from tripost.gateway.cli import queue_actions, queue_verify
+from tripost.gateway.cli.printing import print_row
 from tripost.gateway.config import Config
 from tripost.gateway.control.client import ControlError, ask
 from tripost.gateway.control.explain import clock_text
 
-MANY = 10  # messages; more are asked about before they are changed
-_json = msgspec.json.Encoder().encode
+TIMES = ("accepted", "expires", "release", "deliver_by")
 
 
 def run(config: Config, options: argparse.Namespace) -> int:
@@ -40,7 +39,7 @@ def run(config: Config, options: argparse.Namespace) -> int:
 def status(config: Config, options: argparse.Namespace) -> int:
     (row,) = [row["sum"] for row in ask(config.state, "status")]
     if options.json:
-        _print(row)
+        print_row(row)
         return 0
     queue = row["queue"]
     print(f"{row['hostname']}, tripost {row['version']}, process {row['pid']}, up {row['up']:.0f} s")
@@ -52,31 +51,49 @@ def status(config: Config, options: argparse.Namespace) -> int:
 
 
 def talk(config: Config, verb: str, options: argparse.Namespace) -> int:
-    if verb in ("hold", "release", "retry"):
-        return _change(config, verb, options)
+    if verb in queue_actions.VERBS:
+        return queue_actions.run(config, verb, options, _filter(options) if verb in queue_actions.CHANGES else {})
+    if verb == "show":
+        return show(config, options)
     rows = list(ask(config.state, f"queue.{verb}", **_arguments(verb, options)))
     if options.json:
-        for row in [rows[-1]["sum"]] if verb in ("count", "suspend", "resume") else rows[:-1]:
-            _print(row)
+        for row in [rows[-1]["sum"]] if verb == "count" else rows[:-1]:
+            print_row(row)
     else:
         SHOW[verb](rows[:-1], rows[-1]["sum"])
     return 1 if verb in ("list", "count") and not rows[-1]["sum"]["messages"] else 0
 
 
-def _print(row: dict[str, Any]) -> None:
-    print(_json(row).decode())
+def show(config: Config, options: argparse.Namespace) -> int:
+    """The envelope and the header; or the content alone, octet by octet."""
+    for row in ask(config.state, "queue.show", id=options.id, content=options.content):
+        if "data" in row:
+            sys.stdout.buffer.write(base64.b64decode(row["data"]))
+        elif options.json:
+            if "id" in row:
+                print_row(row)
+        elif "id" in row and not options.content:
+            _show_message(row)
+    sys.stdout.flush()
+    return 0
+
+
+def _show_message(row: dict[str, Any]) -> None:
+    for name, value in row.items():
+        if name == "recipients":
+            for one in value:
+                told = " ".join(f"{key}={one[key]}" for key in ("next_hop", "state", "attempts", "reply") if one[key])
+                print(f"recipient: {one['address']}  {told}")
+        elif value not in ("", 0, False, None):
+            text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value)) if name in TIMES else value
+            print(f"{name.replace('_', ' ')}: {text}")
+    print(flush=True)
 
 
 def _arguments(verb: str, options: argparse.Namespace) -> dict[str, Any]:
     """Raises ValueError."""
     if verb == "explain":
         return {"about": options.about}
-    if verb in ("suspend", "resume"):
-        hop = options.next_hop
-        found: dict[str, Any] = {"next_hop": hop if ":" in hop or hop == "local" else f"mx:{hop}"}
-        if verb == "suspend":
-            found |= {"seconds": units.duration(options.duration), "reason": options.reason}
-        return found
     return _filter(options) if verb in ("list", "count") else {"limit": getattr(options, "limit", 0)}
 
 
@@ -92,39 +109,6 @@ def _filter(options: argparse.Namespace) -> dict[str, Any]:
             found[key] = read(getattr(options, name))
     states = [part for one in options.state for part in one.split(",")]
     return found | {"attempts": options.attempts, "states": states, "limit": getattr(options, "limit", 0)}
-
-
-# --- changing ---
-
-
-def _change(config: Config, verb: str, options: argparse.Namespace) -> int:
-    wanted = _filter(options)
-    dry = _done(config, verb, wanted | {"dry_run": True})
-    if not options.dry_run:
-        if dry["fit"] > MANY and not options.yes and not _agreed(verb, dry["fit"]):
-            return 1
-        dry = _done(config, verb, wanted)
-    if options.json:
-        _print(dry)
-    elif options.dry_run:
-        print(f"{dry['fit']} messages fit; nothing was changed")
-    else:
-        print(f"{dry['fit']} messages fit, {dry['changed']} changed")
-    return 0
-
-
-def _done(config: Config, verb: str, wanted: dict[str, Any]) -> dict[str, Any]:
-    (row,) = list(ask(config.state, f"queue.{verb}", **wanted))
-    found: dict[str, Any] = row["sum"]
-    return found
-
-
-def _agreed(verb: str, count: int) -> bool:
-    if not sys.stdin.isatty():
-        print(f"tripost: {count} messages fit; say --yes to {verb} them all", file=sys.stderr)
-        return False
-    print(f"{verb} {count} messages? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 # --- showing ---
@@ -158,23 +142,6 @@ def _show_count(rows: list[dict[str, Any]], sum: dict[str, Any]) -> None:
     print(f"{sum['messages']} messages, {sum['recipients']} recipients, {sum['octets']} octets")
 
 
-def _show_suspended(rows: list[dict[str, Any]], sum: dict[str, Any]) -> None:
-    until = f"; ends {clock_text(sum['until'], time.time())}" if sum["until"] else " until it is resumed"
-    print(f"{sum['next_hop']} is suspended{until}")
-
-
-def _show_resumed(rows: list[dict[str, Any]], sum: dict[str, Any]) -> None:
-    print(f"{sum['next_hop']} goes on")
-
-
-def _show_suspensions(rows: list[dict[str, Any]], sum: dict[str, Any]) -> None:
-    for row in rows:
-        until = f"ends {clock_text(row['until'], time.time())}" if row["until"] else "until resumed"
-        print(f"{row['next_hop']}  {until}  {row['reason']}")
-    if not rows:
-        print("nothing is suspended")
-
-
 def _show_explain(rows: list[dict[str, Any]], sum: dict[str, Any]) -> None:
     now = time.time()
     for row in rows:
@@ -193,8 +160,5 @@ SHOW = {
     "summary": _show_summary,
     "list": _show_list,
     "count": _show_count,
-    "suspend": _show_suspended,
-    "resume": _show_resumed,
-    "suspensions": _show_suspensions,
     "explain": _show_explain,
 }

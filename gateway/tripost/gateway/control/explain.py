@@ -6,12 +6,14 @@ binds is the answer; a message that is held is not tried even when its host is u
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 
 import msgspec
 
-from tripost.queue.finding import ACTIVE, DEFERRED, DOWN, HELD, SUSPENDED
+from tripost.queue import actions
+from tripost.queue.finding import ACTIVE, DEFERRED, DOWN, ENDING, HELD, SUSPENDED
 from tripost.queue.manager import Queue
 from tripost.queue.search import Delivery, Message
 
@@ -78,6 +80,13 @@ def _why(
         return "it is being delivered now", 0.0, ""
     if delivery.state == HELD:
         return "an operator holds it", 0.0, f"tripost queue release --id {message.id}"
+    if delivery.state == ENDING:
+        return _ending(message, queue)
+    if delivery.state == SUSPENDED and (pause := queue.pauses.match(message, now)) is not None:
+        kind, what = pause
+        known = queue.pauses.known[pause]
+        reason = f"mail from {kind} {what} is suspended" + (f": {known.reason}" if known.reason else "")
+        return reason, known.until, f"tripost queue resume --{kind} {shlex.quote(what)}"
     if delivery.state == SUSPENDED:
         one = queue.suspensions.get(hop)
         reason = f"delivery to {hop} is suspended" + (f": {one.reason}" if one is not None and one.reason else "")
@@ -95,6 +104,14 @@ def _why(
         text = LIMITS.get(limit.by, "{site}: " + limit.by).format(site=limit.site)
         return text, now + limit.wait if limit.wait else 0.0, ""
     return "it is due and will be tried as soon as its turn comes", now, ""
+
+
+def _ending(message: Message, queue: Queue) -> tuple[str, float, str]:
+    for id, one in reversed(queue.edit.actions().items()):
+        if one.state == actions.PENDING and queue.edit.names(id, message.place):
+            reason = f"{one.who} wants to {one.verb} it" + (f": {one.reason}" if one.reason else "")
+            return reason, one.until, f"tripost queue undo {id}"
+    return "an operator ends it", 0.0, ""
 
 
 def clock_text(wall: float, now: float) -> str:
