@@ -87,7 +87,10 @@ def test_a_host_that_is_down(gateway: Running, port: int) -> None:
 def test_a_message_that_is_held(gateway: Running, port: int) -> None:
     gateway.command("queue", "suspend", f"smtp://127.0.0.1:{port}", "--reason", "first")
     (id,) = send(gateway)
-    assert gateway.command("queue", "hold", "--id", id).stdout == "1 messages fit, 1 changed; tripost queue undo 1 takes it back\n"
+    assert (
+        gateway.command("queue", "hold", "--id", id).stdout
+        == "1 messages fit, 1 changed; tripost queue undo 1 takes it back\n"
+    )
     sink = Sink(port)
     try:
         gateway.command("queue", "resume", f"smtp://127.0.0.1:{port}")
@@ -160,7 +163,8 @@ def test_what_is_refused(gateway: Running) -> None:
     dry = gateway.command("queue", "hold", "--domain", "far.example", "--dry-run")
     assert dry.stdout == "12 messages fit; nothing was changed\n"
     assert (
-        gateway.command("queue", "hold", "--domain", "far.example", "--yes").stdout == "12 messages fit, 12 changed; tripost queue undo 1 takes it back\n"
+        gateway.command("queue", "hold", "--domain", "far.example", "--yes").stdout
+        == "12 messages fit, 12 changed; tripost queue undo 1 takes it back\n"
     )
     for words, code, text in (
         (("hold",), 2, "say which messages"),

@@ -66,15 +66,20 @@ def talk(config: Config, verb: str, options: argparse.Namespace) -> int:
 
 def show(config: Config, options: argparse.Namespace) -> int:
     """The envelope and the header; or the content alone, octet by octet."""
-    for row in ask(config.state, "queue.show", id=options.id, content=options.content):
-        if "data" in row:
-            sys.stdout.buffer.write(base64.b64decode(row["data"]))
-        elif options.json:
-            if "id" in row:
-                print_row(row)
-        elif "id" in row and not options.content:
-            _show_message(row)
-    sys.stdout.flush()
+    rows = ask(config.state, "queue.show", id=options.id, content=options.content)
+    message = next(rows)
+    data = (base64.b64decode(row["data"]) for row in rows if "data" in row)
+    if options.content:
+        for piece in data:
+            sys.stdout.buffer.write(piece)
+        sys.stdout.flush()
+        return 0
+    header = b"".join(data).decode("utf-8", "replace").replace("\r\n", "\n").strip()
+    if options.json:
+        print_row(message | {"header": header})
+    else:
+        _show_message(message)
+        print(header)
     return 0
 
 
@@ -87,7 +92,7 @@ def _show_message(row: dict[str, Any]) -> None:
         elif value not in ("", 0, False, None):
             text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value)) if name in TIMES else value
             print(f"{name.replace('_', ' ')}: {text}")
-    print(flush=True)
+    print()
 
 
 def _arguments(verb: str, options: argparse.Namespace) -> dict[str, Any]:
