@@ -14,8 +14,8 @@ FLOORS = {"gateway": 2, "delivery": 1, "queue": 0}
 FACES = ("ingress", "egress", "monitor")
 IMPURE = frozenset({"trio", "os", "socket", "ssl", "time", "random", "trio_websocket", "subprocess", "threading"})
 PURE = {
-    "queue/tripost/queue": "message errors records retry rows lanes schedule index entries ledger replay settling actions pieces pausing "
-    "values blocks notes finding",
+    "queue/tripost/queue": "message errors records retry rows lanes schedule index entries ledger replay settling "
+    "actions pieces pausing values blocks notes finding",
     "delivery/tripost/delivery": "routing smtp_protocol verdicts dsn demands targets client_auth settings "
     "pace window classify",
     "delivery/tripost/delivery/wire": "lines dots replies addresses parameters",
