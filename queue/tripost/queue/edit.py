@@ -34,7 +34,7 @@ from tripost.queue.ledger import Ledger
 from tripost.queue.log import Log
 from tripost.queue.planning import Order, Plan, Planner
 from tripost.queue.rows import ASIDE, DOOMED, GONE, LEASED, MOVING, PAUSED
-from tripost.queue.scanning import pieces
+from tripost.queue.scanning import breathe, pieces
 from tripost.queue.schedule import STEP
 from tripost.queue.search import Search
 from tripost.queue.store import Store
@@ -204,7 +204,7 @@ class Edit:
                 elif not rows.flags[row] & ASIDE:
                     hops.add(rows.hop[row])
                     later = later or rows.due[row] > now
-            await trio.lowlevel.checkpoint()
+            await breathe()
         if plan.does == actions.REROUTE:
             plan.skipped += len(leased)
             for place in leased:
@@ -220,7 +220,7 @@ class Edit:
             try:
                 while chains:
                     schedule.sift(chains, STEP, self._put_aside)
-                    await trio.lowlevel.checkpoint()
+                    await breathe()
             finally:
                 while chains:
                     schedule.sift(chains, STEP, self._put_aside)
@@ -229,7 +229,7 @@ class Edit:
             looked += schedule.part_slot(slot) + 1
             if looked > STEP:
                 looked = 0
-                await trio.lowlevel.checkpoint()
+                await breathe()
 
     def _put_aside(self, row: int) -> bool:
         flags = self._rows.flags
@@ -247,7 +247,7 @@ class Edit:
                 for row, place in enumerate(self._rows.place[start:end], start):
                     if self._rows.flags[row] & MOVING and place in wanted:
                         found.setdefault(place, []).append(row)
-                await trio.lowlevel.checkpoint()
+                await breathe()
         parts: dict[int, list[_Part]] = {}
         for place, rows in found.items():
             try:
@@ -294,7 +294,7 @@ class Edit:
                         left = True
                         self._change_row(row, plan, by_place.get(rows.place[row], after), parts, at, now)
                 self._ring()
-                await trio.lowlevel.checkpoint()
+                await breathe()
 
     def _change_row(
         self, row: int, plan: Plan, after: str, parts: dict[int, list[_Part]], at: float, now: float
@@ -335,7 +335,7 @@ class Edit:
                 if flags & PAUSED and not flags & GONE:
                     self._ledger.resumed(row, now)
             self._ring()
-            await trio.lowlevel.checkpoint()
+            await breathe()
 
 
 def _done(plan: Plan, id: str = "", messages: int = 0, recipients: int = 0, until: float = 0.0) -> Done:

@@ -21,7 +21,7 @@ from tripost.queue.ledger import Ledger
 from tripost.queue.manager import Queue
 from tripost.queue.message import Deferred, Delivered, Failed
 from tripost.queue.rows import ASIDE, DOOMED, GONE, LEASED
-from tripost.queue.scanning import pieces
+from tripost.queue.scanning import breathe, pieces
 from tripost.queue.settling import Decision, expired
 from tripost.queue.values import Lease
 
@@ -85,7 +85,7 @@ class Ender:
             while batch:
                 await self._settle(batch[:BATCH], action.kept)
                 del batch[:BATCH]
-            await trio.lowlevel.checkpoint()
+            await breathe()
         if not left and self._ledger.actions.pop(action.id, None) is not None:
             self._note_done(action.id, action.kept)
 

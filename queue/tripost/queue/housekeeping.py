@@ -28,7 +28,7 @@ from tripost.queue.log import Log
 from tripost.queue.manager import Queue
 from tripost.queue.message import Deferred, Envelope
 from tripost.queue.rows import ASIDE, GONE, HELD, LEASED, MOVING, PAUSED, STOPPED, WARNED, segment_of
-from tripost.queue.scanning import SCAN, pieces, scan
+from tripost.queue.scanning import SCAN, breathe, pieces, scan
 from tripost.queue.settling import Decision, expired
 from tripost.queue.store import Store
 from tripost.queue.values import QueueSettings
@@ -89,7 +89,7 @@ class Housekeeping:
                     and not rows.attempts[row] & mark
                     and not rows.flags[row] & (GONE | LEASED | HELD)
                 }
-            await trio.lowlevel.checkpoint()
+            await breathe()
         return [self._schedule.name(hop) for hop in hops]
 
     def _over(self, hop: int, name: str) -> tuple[float, Deferred] | None:
@@ -123,7 +123,7 @@ class Housekeeping:
         try:
             while chains:
                 found += self._schedule.sift(chains, SWEEP, ends)
-                await trio.lowlevel.checkpoint()
+                await breathe()
         finally:
             while chains:
                 self._schedule.sift(chains, SWEEP, lambda row: False)
@@ -142,7 +142,7 @@ class Housekeeping:
                     found.append(row)
             await self._fail(found, Deferred(451, "4.3.2", "mail from this sender is suspended"), late=False)
             found = []
-            await trio.lowlevel.checkpoint()
+            await breathe()
 
     async def _fail(self, rows: list[int], why: Deferred, *, late: bool) -> None:
         for row in rows:

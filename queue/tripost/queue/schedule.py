@@ -26,7 +26,7 @@ from tripost.queue.notes import Notes
 from tripost.queue.rows import ASIDE, GONE, MOVING, NEVER, NIL, STOPPED, Rows
 
 SLOTS = 4  # of the calendar per second: a row is up to 1/SLOTS s late, never early
-STEP = 1000  # rows looked at without a pause
+STEP = 2000  # rows looked at without a pause
 
 
 class Schedule:
