@@ -1,6 +1,6 @@
 """what the client's side of a message costs without sockets: commands, replies, verdicts, classes, limits
 
-deploy/uv run python bench/protocol.py
+    deploy/uv run python bench/protocol.py
 """
 
 from __future__ import annotations

@@ -151,7 +151,9 @@ async def test_guessing_ends(accounts: FakeAccounts, autojump_clock: trio.testin
     assert await house.logins.password(INSIDE, MARC, "secret") == Success(MARC)
 
 
-async def test_guesses_at_the_same_time_end_too(accounts: FakeAccounts, autojump_clock: trio.testing.MockClock) -> None:
+async def test_guesses_at_the_same_time_end_too(
+    accounts: FakeAccounts, autojump_clock: trio.testing.MockClock
+) -> None:
     house = House(accounts)
     found: list[Success | Denied] = []
 

@@ -240,7 +240,9 @@ async def test_silence_ends_a_session(house: House, monkeypatch: pytest.MonkeyPa
     assert house.left() == 2
 
 
-async def test_who_does_not_log_in_has_ten_minutes_however_busy(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_does_not_log_in_has_ten_minutes_however_busy(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pop3_session, "IDLE", 0.5)
     ours, theirs = memory_stream_pair()
     with trio.fail_after(10):

@@ -367,7 +367,9 @@ def test_what_a_submitted_message_lacks(header: bytes, lines: int) -> None:
         (True, True, True, True, True, "UTF8LMTPSA"),
     ],
 )
-def test_with_protocol(utf8: bool, extended: bool, lmtp: bool, secured: bool, authenticated: bool, name: str) -> None:
+def test_with_protocol(
+    utf8: bool, extended: bool, lmtp: bool, secured: bool, authenticated: bool, name: str
+) -> None:
     got = with_protocol(lmtp=lmtp, extended=extended, utf8=utf8, secured=secured, authenticated=authenticated)
     assert got == name
 

@@ -67,7 +67,9 @@ def _outcome(one: Lab) -> str:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("phase", PHASES)
-async def test_every_phase_in_every_way(jumping_clock: MockClock, tmp_path: pathlib.Path, phase: str, way: str) -> None:
+async def test_every_phase_in_every_way(
+    jumping_clock: MockClock, tmp_path: pathlib.Path, phase: str, way: str
+) -> None:
     chaos = Chaos(phase, way)
     async with _lab(tmp_path, chaos) as one:
         await put(one.queue, "m", "mx:far.example", "mx:far.example", accepted=one.clock.now())

@@ -156,7 +156,9 @@ async def lab(
     )
     holder: list[Queue] = []
 
-    def reporter(envelope: Envelope, news: list[News], original: bytes) -> tuple[Envelope, bytes] | None:
+    def reporter(
+        envelope: Envelope, news: list[News], original: bytes
+    ) -> tuple[Envelope, bytes] | None:
         return make_report(
             hostname="smtp.truc.fr",
             envelope=envelope,

@@ -171,7 +171,7 @@ class Accounts:
         self._change(address, lambda one: Entry(one.address, verifier, one.middle, one.further))
 
     def set_quota_rule(self, address: str, rule: str) -> None:
-        """ "" for none of its own."""
+        """"" for none of its own."""
         self._change(address, lambda one: one.having(QUOTA_RULE, f"{QUOTA_RULE}={rule}" if rule else ""))
 
     def set_disabled(self, address: str, disabled: bool) -> None:

@@ -50,7 +50,9 @@ from tripost.queue.events import Bus, LoggedIn, LoginFailed, Trouble
 PATIENCE = 30.0  # seconds for one look at the accounts
 SCRAM = "SCRAM-SHA-256"
 Cleartext = Literal["never", "loopback", "always"]
-Kind = Literal["cancelled", "malformed", "credentials", "disabled", "barred", "cleartext", "unknown", "temporary"]
+Kind = Literal[
+    "cancelled", "malformed", "credentials", "disabled", "barred", "cleartext", "unknown", "temporary"
+]
 WRONG = "wrong user or password"
 
 
@@ -146,7 +148,9 @@ class Logins:
         self.guard.succeeded(peer.client, name)
         if disabled or not account:
             return await self.denied(peer, name, Denied("disabled", "this account is disabled"), began)
-        self._bus.emit(LoggedIn(time=self._clock.now(), service=peer.service, account=account, client=peer.client))
+        self._bus.emit(
+            LoggedIn(time=self._clock.now(), service=peer.service, account=account, client=peer.client)
+        )
         self._noted(account, peer)
         return Success(account)
 

@@ -22,7 +22,9 @@ SYNC_EVERY = 8 << 20  # octets; the disk has never much to do at once, so that a
 class Body:
     """Being written. `size` counts octets so far; `check` is the CRC-32 of those in the file."""
 
-    def __init__(self, files: Files, folder: str, new_name: Callable[[], str], inline: int, run_sync: RunSync) -> None:
+    def __init__(
+        self, files: Files, folder: str, new_name: Callable[[], str], inline: int, run_sync: RunSync
+    ) -> None:
         self._files = files
         self._folder = folder
         self._new_name = new_name
