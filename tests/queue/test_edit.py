@@ -50,8 +50,9 @@ async def test_retry_now(autojump_clock: object) -> None:
         assert [one.attempt for one in leases] == [2, 2]
         for one in leases:
             queue.release(one)
+        now = queue._clock.now()
     files.crash()
-    async with queue_on(files) as queue:
+    async with queue_on(files, clock=Clock(lambda: now)) as queue:
         assert sorted(one.envelope.id for one in await queue.claim("mx:a", 9)) == ["M1", "M3"]
         told = [one async for one in queue.search.find(Wanted(error="come back"))]
         assert len(told) == 5

@@ -36,6 +36,7 @@ class Ender:
         self._queue = queue
         self._ledger = ledger
         self._clock = clock
+        self._left = False  # something could not be ended yet
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -72,22 +73,32 @@ class Ender:
         self._queue.note(actions.NOTE + id, actions.encode_kept(replace(kept, state=actions.DONE)))
 
     async def _end(self, action: Action) -> None:
-        """One look at every row; what is being delivered now is left for the next one."""
-        left, rows = False, self._ledger.rows
-        batch: list[int] = []
+        """Look at every row until none is left; what is being delivered now is left for the next time. Once more after
+        each look that found some: a delivery that ended meanwhile may have left two."""
+        self._left = False
+        while await self._look(action):
+            if self._left:
+                return
+        if self._ledger.actions.pop(action.id, None) is not None:
+            self._note_done(action.id, action.kept)
+
+    async def _look(self, action: Action) -> bool:
+        """Whether there were some."""
+        rows, found = self._ledger.rows, False
         for start, end in pieces(rows):
+            batch: list[int] = []
             for row, flags in enumerate(rows.flags[start:end], start):
                 if not flags & DOOMED or flags & GONE or not action.names(rows.place[row]):
                     continue
-                left = True
+                found = True
                 if flags & ASIDE and not flags & LEASED:
                     batch.append(row)
-            while batch:
-                await self._settle(batch[:BATCH], action.kept)
-                del batch[:BATCH]
+                else:
+                    self._left = True
+            for first in range(0, len(batch), BATCH):
+                await self._settle(batch[first : first + BATCH], action.kept)
             await breathe()
-        if not left and self._ledger.actions.pop(action.id, None) is not None:
-            self._note_done(action.id, action.kept)
+        return found
 
     async def _settle(self, rows: list[int], kept: Kept) -> None:
         began = trio.current_time()
@@ -104,6 +115,7 @@ class Ender:
         try:
             lease = await self._queue.lease_of(row)
         except SpoolError as wrong:  # it cannot be read: kept, told, and tried again
+            self._left = True
             self._queue.trouble("action", str(wrong))
             self._ledger.put_back(row)
             return
