@@ -193,6 +193,44 @@ async def test_a_batch_whose_sync_fails(house: House, monkeypatch: pytest.Monkey
         house.local.store.close()
 
 
+def test_syncing_all_is_left_out_while_slow(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as each for itself is quicker: for 1 s, 2 s, 4 s… at most a minute; a good one begins anew."""
+    now, took = 100.0, 0.0
+
+    def syncfs(fd: int) -> None:
+        nonlocal now
+        now += took
+
+    monkeypatch.setattr(syncing, "syncfs", syncfs)
+    monkeypatch.setattr(syncing, "GOOD", frozenset({syncing.file_system(str(tmp_path))}))
+    monkeypatch.setattr(syncing.time, "monotonic", lambda: now)
+    one = syncing.Syncer(str(tmp_path))
+    assert not one.pays(3)
+
+    def pause() -> float:
+        nonlocal now
+        assert one.pays(64)
+        one.all(64)
+        start = now
+        while not one.pays(64):
+            now += 0.5
+        return now - start
+
+    took = 0.75
+    assert pause() == 0  # nobody knows yet what a single one takes
+    one.single(0.001)
+    for wanted in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0):
+        assert pause() == wanted
+    took = 0.01
+    assert pause() == 0
+    took = 0.75
+    assert pause() == 1.0
+    for _ in range(40):
+        one.single(0.02)  # a slow disk: 64 of them would take longer
+    assert pause() == 0
+    one.close()
+
+
 async def test_a_note_that_may_be_on_disk_hides_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """The note's sync failed, the next try dies while it writes: the whole message is still what is shown."""
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from conftest import needs
-from support.dovecot import Dovecot, common_folder, dovecot
-from support.gateways import Running, running, wait_for
+from support.dovecot import Dovecot, dovecot
+from support.gateways import Running, common_folder, running, wait_for
 from tripost.gateway import schemes
 
 MARC = "marc@machin.com"

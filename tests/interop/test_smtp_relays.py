@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pathlib
 import smtplib
 from collections.abc import Iterator
 
 import pytest
 
 from conftest import needs
-from support.gateways import wait_for
+from support.gateways import common_folder, wait_for
 from support.relays import exim, postfix
 from support.submitting import MARC, House, house
 
@@ -17,8 +16,8 @@ TEXT = b"Subject: x\r\n\r\n.dot\r\n" + (b"0123456789abcdef" * 4 + b"\r\n") * 100
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with house(tmp_path_factory.mktemp("house")) as one:
+def place() -> Iterator[House]:
+    with common_folder() as folder, house(folder) as one:
         yield one
 
 
@@ -59,18 +58,11 @@ def test_postfix_by_smtp(place: House) -> None:
 def test_postfix_by_lmtp_on_a_unix_socket(place: House) -> None:
     needs("postfix")
     before = len(place.gateway.events("accepted"))
-    with postfix(f"default_transport = lmtp:unix:{_reachable(place.lmtp)}\nlmtp_tls_security_level = none") as port:
+    place.lmtp.chmod(0o666)  # Postfix has a user of its own
+    with postfix(f"default_transport = lmtp:unix:{place.lmtp}\nlmtp_tls_security_level = none") as port:
         _sent(port, [MARC, "postmaster@machin.com"])
         _accepted(place, before + 1)
     assert wait_for(lambda: place.gateway.events("delivered"))
-
-
-def _reachable(socket: pathlib.Path) -> pathlib.Path:
-    """Postfix's own user must get to it."""
-    socket.chmod(0o666)
-    for folder in list(socket.parents)[:-1]:
-        folder.chmod(folder.stat().st_mode | 0o011)
-    return socket
 
 
 def test_exim_in_chunks(place: House) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import pathlib
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -102,17 +100,6 @@ class Dovecot:
     def log(self) -> str:
         path = self.folder / "log"
         return path.read_text() if path.exists() else ""
-
-
-@contextmanager
-def common_folder() -> Iterator[pathlib.Path]:
-    """A temporary folder that other users may enter."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="tripost-dovecot-"))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)  # its processes may be at work there to the last
 
 
 @contextmanager

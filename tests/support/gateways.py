@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,6 +57,18 @@ def wait_for(what: Callable[[], Any], patience: float = 20.0) -> Any:
         if value or time.monotonic() > end:
             return value
         time.sleep(0.02)
+
+
+@contextmanager
+def common_folder() -> Iterator[pathlib.Path]:
+    """A temporary folder that other users may enter. pytest's own is closed to them again whenever another pytest of
+    the same user starts."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="tripost-common-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # its processes may be at work there to the last
 
 
 class Running:

@@ -131,18 +131,15 @@ def postfix(route: str) -> Iterator[int]:
     if maps.exists():
         shutil.copy(maps, conf)
     standard = pathlib.Path("/etc/postfix/main.cf")
-    made = not standard.exists()  # no configuration was chosen at its installation; the program wants one all the same
-    if made:
-        standard.write_text("compatibility_level = 3.6\n")
+    if not standard.exists():  # none was chosen at its installation; the program wants one all the same
+        standard.write_text("compatibility_level = 3.6\n")  # and it stays: other tests may be at it
     try:
         subprocess.run(["postfix", "-c", str(conf), "start"], check=True, capture_output=True, timeout=60)
         assert wait_for(lambda: _answers(port)), (folder / "log").read_text()
         yield port
     finally:
-        print((folder / "log").read_text())  # shown when the test fails
+        print("".join(one.read_text() for one in folder.glob("log")))  # shown when the test fails
         subprocess.run(["postfix", "-c", str(conf), "stop"], check=False, capture_output=True, timeout=60)
-        if made:
-            standard.unlink()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -16,6 +16,7 @@ Fails    per message, as its `error`. A message whose note may be on disk stays
 from __future__ import annotations
 
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -117,8 +118,10 @@ class Store:
         noted = [item for item in batch if _good(item)]
         if not noted:
             return
+        began = time.monotonic()
         try:
             self.delivered.add([(item.key, max(now, item.accepted)) for item in noted])
+            self._sync.single(time.monotonic() - began)
         except OSError as wrong:
             for item in noted:
                 item.error = wrong
@@ -200,7 +203,7 @@ class Store:
                 _try(item, self._whole)
             stages.setdefault(self._stage(item), []).append(item)
         if together:
-            self._all([item for item in fresh if item.error is None])
+            self._all([item for item in fresh if item.error is None], 0)
             stages.pop(self._common, None)
         for stage, items in stages.items():
             _sync(stage, [item for item in items if item.error is None])
@@ -225,9 +228,10 @@ class Store:
         rest.append((item, fd))
         write_all(fd, item.content)
 
-    def _all(self, items: list[Item]) -> None:
+    def _all(self, items: list[Item], folders: int) -> None:
+        """`folders` would be synced, or, where there are none, `items`."""
         try:
-            self._sync.all()
+            self._sync.all(folders or len(items))
         except OSError as wrong:
             for item in items:
                 item.error = wrong
@@ -244,7 +248,7 @@ class Store:
             _try(item, self._move)
             targets.setdefault(item.target, []).append(item)
         if together:
-            self._all([item for item in noted if self._stage(item) == self._common])
+            self._all([item for item in noted if self._stage(item) == self._common], len(targets))
             others = {target: some for target, some in targets.items() if self._stage(some[0]) != self._common}
         else:
             others = targets

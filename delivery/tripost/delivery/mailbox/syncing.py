@@ -10,8 +10,9 @@ Promise  `all` returns when everything written before it is on stable storage;
 Why      Not everywhere: before Linux 5.8 it told of no errors, and a file
          system in user space need not hear of it at all. There, and for a few
          files, each is synced by itself, several at the same time. Where others
-         write much to the same disk it would wait for them too: when it took
-         longer than `SLOW`, it is left out for `PAUSE`.
+         write much to the same disk it waits for them too: when it took longer
+         than twice that many single syncs (`single` is told what one takes),
+         it is left out for a while, and each time it was in vain for twice as long.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from typing import Any
 
 THREADS = 4  # a disk does several syncs in the time of one
 FEW = 4  # files for which it does not pay
-SLOW = 1.0  # seconds
-PAUSE = 60.0
+QUICK = 0.05  # seconds that are never too long
+PAUSE, PAUSE_LONGEST = 1.0, 60.0  # seconds
 GOOD = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs"})
 
 
@@ -39,6 +40,8 @@ class Syncer:
         self._fd = -1
         self._usable: bool | None = None
         self._not_before = 0.0
+        self._pause = 0.0
+        self._single = 1.0  # seconds, smoothed
         self._pool: ThreadPoolExecutor | None = None
 
     def pays(self, files: int) -> bool:
@@ -50,12 +53,20 @@ class Syncer:
             self._fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return self._usable and files >= FEW and time.monotonic() >= self._not_before
 
-    def all(self) -> None:
-        """Raises OSError."""
+    def all(self, files: int) -> None:
+        """`files`: how many would have to be synced instead. Raises OSError."""
         began = time.monotonic()
         syncfs(self._fd)
-        if time.monotonic() - began > SLOW:
-            self._not_before = time.monotonic() + PAUSE
+        took = time.monotonic() - began
+        if took <= max(QUICK, 2 * files * self._single):
+            self._pause = 0.0
+            return
+        self._pause = min(PAUSE_LONGEST, max(PAUSE, 2 * self._pause))
+        self._not_before = time.monotonic() + self._pause
+
+    def single(self, took: float) -> None:
+        """One file was synced in so many seconds."""
+        self._single = took if self._single == 1.0 else 0.8 * self._single + 0.2 * took
 
     def each(self, work: Callable[[Any], None], what: Iterable[Any]) -> None:
         """One by one, several at the same time; `work` raises nothing."""
