@@ -102,7 +102,7 @@ begin retry
 """
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), 1) as one:
             return one.recv(3) == b"220"
@@ -110,7 +110,7 @@ def _answers(port: int) -> bool:
         return False
 
 
-def _needs_root() -> None:
+def needs_root() -> None:
     if os.geteuid():
         pytest.skip("mail servers switch users: only root can start one")
 
@@ -118,7 +118,7 @@ def _needs_root() -> None:
 @contextmanager
 def postfix(route: str) -> Iterator[int]:
     """`route`: lines for main.cf. The port at which it takes mail for anyone."""
-    _needs_root()
+    needs_root()
     folder, port = pathlib.Path(tempfile.mkdtemp(prefix="postfix-")), free_port()
     folder.chmod(0o755)
     conf = folder / "conf"
@@ -135,7 +135,7 @@ def postfix(route: str) -> Iterator[int]:
         standard.write_text("compatibility_level = 3.6\n")  # and it stays: other tests may be at it
     try:
         subprocess.run(["postfix", "-c", str(conf), "start"], check=True, capture_output=True, timeout=60)
-        assert wait_for(lambda: _answers(port)), (folder / "log").read_text()
+        assert wait_for(lambda: answers(port)), (folder / "log").read_text()
         yield port
     finally:
         print("".join(one.read_text() for one in folder.glob("log")))  # shown when the test fails
@@ -144,16 +144,20 @@ def postfix(route: str) -> Iterator[int]:
 
 
 @contextmanager
-def exim(us: int, *, takes_chunks: bool = False) -> Iterator[tuple[int, Callable[[], str]]]:
-    """All goes to port `us`, under TLS, in chunks; or it takes chunks itself and sends on in plain text. The port at
-    which it takes mail for anyone, and its log."""
-    _needs_root()
+def exim(us: int, *, takes: tuple[str, str] | None = None) -> Iterator[tuple[int, Callable[[], str]]]:
+    """All goes to port `us`, under TLS, in chunks; or it offers both itself, with the certificate and the key that
+    `takes` names, and sends on in plain text. The port at which it takes mail for anyone, and its log."""
+    needs_root()
     folder, port = pathlib.Path(tempfile.mkdtemp(prefix="exim-")), free_port()
     folder.chmod(0o777)
     program = shutil.which("exim4")
     text = EXIM.format(folder=folder, port=port, us=us, program=program, user="nobody", group="nogroup")
-    if takes_chunks:
+    if takes is not None:
         text = text.replace("chunking_advertise_hosts =", "chunking_advertise_hosts = *")
+        for name, path in zip(("certificate", "key"), takes, strict=True):
+            shutil.copyfile(path, folder / name)  # to where its user may read them
+        secrets = f"tls_certificate = {folder}/certificate\ntls_privatekey = {folder}/key\n"
+        text = text.replace("tls_advertise_hosts =", f"{secrets}tls_advertise_hosts = *")
         text = text.replace("hosts_require_tls = *", "hosts_avoid_tls = *")
     (folder / "exim.conf").write_text(text)
     with (folder / "out").open("wb") as out:
@@ -163,7 +167,7 @@ def exim(us: int, *, takes_chunks: bool = False) -> Iterator[tuple[int, Callable
         return "".join(one.read_text() for one in folder.glob("log-*"))
 
     try:
-        assert wait_for(lambda: _answers(port)), (folder / "out").read_text()
+        assert wait_for(lambda: answers(port)), (folder / "out").read_text()
         yield port, log
     finally:
         print(log())  # shown when the test fails
