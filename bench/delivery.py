@@ -1,12 +1,11 @@
-"""delivery alone: what a message costs, how concurrency is found, what sites do to each other; one JSON line per run
+"""delivery alone: what a message costs, how concurrency is found; one JSON line per run
 
     deploy/uv run python bench/delivery.py cpu            CPU per relayed 2 KiB message over kept connections
     deploy/uv run python bench/delivery.py adapt          a sink that takes 5 connections, beside a bound of 5
     deploy/uv run python bench/delivery.py move           the sink's bound goes 5, 20, 5
-    deploy/uv run python bench/delivery.py fair           a dead and a slow destination beside a healthy one
 
-The sink is a process of its own, on loopback, and answers 421 to what is too many. `cpu`, `adapt` and `move` give
-delivery messages out of memory instead of a spool; `fair` has a real queue with `--messages` for each of the three.
+The sink is a process of its own, on loopback, and answers 421 to what is too many. Messages come
+out of memory instead of a spool.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import json
 import multiprocessing
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -24,7 +22,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import trio
-from queues import Fill, a_queue, letter_body
+from queues import letter_body
 
 from tripost.delivery.connection import connect_tcp
 from tripost.delivery.dispatcher import Dispatcher
@@ -34,12 +32,11 @@ from tripost.queue.body import BodyReader
 from tripost.queue.clock import Clock
 from tripost.queue.entries import Acceptance
 from tripost.queue.events import Bus
-from tripost.queue.manager import Queue
 from tripost.queue.message import Envelope, Outcome, Recipient
 from tripost.queue.values import Lease
 
 CONTENT = letter_body(2048)
-DEAD, SLOW, HEALTHY = "dead.example", "slow.example", "healthy.example"
+HEALTHY = "healthy.example"
 
 
 # --- the sink's process ---
@@ -178,7 +175,9 @@ class Endless:
         await trio.lowlevel.checkpoint()
         return BodyReader(CONTENT, None, len(CONTENT), trio.to_thread.run_sync)
 
-    async def settle(self, lease: Lease, outcomes: Mapping[int, Outcome]) -> None:
+    async def settle(
+        self, lease: Lease, outcomes: Mapping[int, Outcome], probes: tuple[float, float] | None = None
+    ) -> None:
         self.settled += 1
         if not self.left and not self.done.is_set():
             self.done.set()
@@ -210,7 +209,11 @@ class Names:
 
 @asynccontextmanager
 async def delivering(
-    queue: Any, ports: dict[str, int], terms: Destination, bus: Bus | None = None
+    queue: Any,
+    ports: dict[str, int],
+    terms: Destination,
+    bus: Bus | None = None,
+    destinations: Mapping[str, Destination] | None = None,
 ) -> AsyncGenerator[Dispatcher]:
     """`ports`: domain → where its mail host listens."""
 
@@ -225,7 +228,7 @@ async def delivering(
         domain = list(ports)[int(address.rpartition(".")[2]) - 1]
         return await connect("127.0.0.1", ports[domain], source)
 
-    settings = DeliverySettings(hostname="bench.example", default=terms)
+    settings = DeliverySettings(hostname="bench.example", default=terms, destinations=destinations or {})
     async with trio.open_nursery() as nursery:
         made = Dispatcher(
             queue,
@@ -235,7 +238,6 @@ async def delivering(
             bus=bus or Bus(),
             clock=Clock(),
             connect=to_port,
-            probes=(1.0, 5.0),
         )
         await nursery.start(made.run)
         yield made
@@ -302,54 +304,14 @@ async def move(options: argparse.Namespace) -> dict[str, Any]:
     return row
 
 
-async def fair(options: argparse.Namespace) -> dict[str, Any]:
-    quick, slow = SinkProcess(), SinkProcess(delay=2.0)
-    ports = {HEALTHY: quick.port, SLOW: slow.port, DEAD: 1}  # nobody listens at port 1
-    ratios: list[float] = []
-    alone: list[float] = []
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        async with a_queue(folder) as queue:
-            await Fill(queue, 3 * options.messages, list(ports)).run()
-            bus = Bus()
-            async with delivering(queue, ports, Destination(tls="none"), bus):
-                for _ in range(options.rounds):
-                    rates: list[float] = []
-                    for both in (False, True):
-                        await _only(queue, both)
-                        await trio.sleep(0.5)
-                        before, start = quick.counts()[2], time.perf_counter()
-                        await trio.sleep(options.seconds)
-                        rates.append((quick.counts()[2] - before) / (time.perf_counter() - start))
-                    alone.append(rates[0])
-                    ratios.append(rates[1] / rates[0])
-                left = queue.statistics().queued
-    for one in (quick, slow):
-        one.end()
-    return {
-        "alone_per_second": round(statistics.median(alone)),
-        "with_both": [round(one, 3) for one in ratios],
-        "median": round(statistics.median(ratios), 3),
-        "left": left,
-    }
-
-
-async def _only(queue: Queue, both: bool) -> None:
-    for domain in (DEAD, SLOW):
-        if both:
-            await queue.resume(f"mx:{domain}")
-        else:
-            await queue.suspend(f"mx:{domain}", reason="the healthy one alone")
-
-
 if __name__ == "__main__":
     top = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    top.add_argument("what", choices=["cpu", "adapt", "move", "fair"])
+    top.add_argument("what", choices=["cpu", "adapt", "move"])
     top.add_argument("--messages", type=int, default=50_000)
     top.add_argument("--connections", type=int, default=20)
     top.add_argument("--per-connection", type=int, default=100)
     top.add_argument("--seconds", type=float, default=15.0)
     top.add_argument("--rounds", type=int, default=1)
-    top.add_argument("--folder", default=None)
     given = top.parse_args()
-    found: dict[str, Any] = trio.run({"cpu": cpu, "adapt": adapt, "move": move, "fair": fair}[given.what], given)
+    found: dict[str, Any] = trio.run({"cpu": cpu, "adapt": adapt, "move": move}[given.what], given)
     print(json.dumps({"bench": f"delivery {given.what}", "cores": os.cpu_count(), **found}))

@@ -42,9 +42,10 @@ SENDERS = 8
 
 
 class Sink:
-    """`mails`: when each MAIL came; `most`: connections open at once."""
+    """`mails`: when each MAIL came, `greeted` when each connection; `most`: connections open at once."""
 
     def __init__(self) -> None:
+        self.greeted: list[float] = []
         self.open = self.most = self.connections = 0
         self.mails: list[float] = []
         self.begun = trio.Event()
@@ -52,6 +53,7 @@ class Sink:
     async def serve(self, stream: trio.SocketStream) -> None:
         self.open += 1
         self.connections += 1
+        self.greeted.append(time.monotonic())
         self.most = max(self.most, self.open)
         try:
             await self._talk(stream)
@@ -106,7 +108,7 @@ async def _listening(port: int) -> None:
             return
 
 
-def _most_in(times: list[float], span: float) -> int:
+def most_in(times: list[float], span: float) -> int:
     most = start = 0
     for end, when in enumerate(times):
         while when - times[start] >= span:
@@ -151,7 +153,7 @@ async def main(options: argparse.Namespace) -> None:
         "cores": os.cpu_count(),
         "seconds": options.seconds,
         "connections": most,
-        "most_in_a_second": _most_in(sink.mails, 1.0),
+        "most_in_a_second": most_in(sink.mails, 1.0),
         "transactions": len(mails),
         "connects": sink.connections,
     }

@@ -140,6 +140,26 @@ async def test_a_site_that_is_down_gets_one_probe_for_all_its_domains(
         assert one.peer.most_open <= 20
 
 
+async def test_pauses_of_its_own(autojump_clock: MockClock, tmp_path: pathlib.Path) -> None:
+    own = {
+        "quick.example": Destination(probe_first=5.0, probe_longest=10.0),
+        "gone.example": Destination(probe_first=20.0, probe_longest=20.0),
+    }
+    async with lab(tmp_path, delivery=_settings(destinations=own)) as one:
+        one.peer.refused = True
+        one.names.wrong["gone.example"] = Unroutable("4.4.3", "SERVFAIL")
+        for name in ("quick", "gone", "usual"):
+            await _fill(one, f"mx:{name}.example", 3)
+        await trio.sleep(3600)
+        pauses = {name: [] for name in ("quick", "gone", "usual")}
+        for row in one.events(events.BackedOff):
+            pauses[row.next_hop.removeprefix("mx:").removesuffix(".example")].append(row.delay)
+        assert pauses["quick"][:3] == [5.0, 10.0, 10.0]
+        assert pauses["gone"][:3] == [20.0, 20.0, 20.0]
+        assert pauses["usual"][:6] == [60.0, 120.0, 240.0, 480.0, 960.0, 1800.0]
+        assert 250 < len(pauses["quick"]) < 370
+
+
 async def test_a_good_probe_opens_the_way_for_all(autojump_clock: MockClock, tmp_path: pathlib.Path) -> None:
     async with lab(tmp_path, delivery=_settings(connections=4)) as one:
         one.peer.refused = True

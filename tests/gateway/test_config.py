@@ -62,6 +62,8 @@ def test_values(tmp_path: pathlib.Path) -> None:
         ("[relay]\nnetworks = 'x'\n", '7:1: relay.networks: must be a list, not "x"'),
         ("[events]\nformat = 'xml'\n", '7:1: events.format: must be one of auto, text, json, not "xml"'),
         ("[delivery]\nport = 70000\n", "7:1: delivery.port: must be between 1 and 65535"),
+        ("[delivery.default]\nprobe_first = '0s'\n", "7:1: delivery.default.probe_first: must be more than 0"),
+        ("[delivery.destination.'x.y']\nprobe_first = '1h'\n", "7:1: delivery.destination.x.y.probe_first: 3600"),
         ("[retry]\njitter = 1\n", "7:1: retry.jitter: must be at least 0 and less than 1"),
         ("[[route]]\ndomain = 'x'\n", '6:3: route[1]: "to" is missing'),
         ("[[route]]\ndomain = 'x'\nto = 'lmpt://x'\n", '8:1: route[1].to: "lmpt://x": must be mx'),

@@ -39,7 +39,6 @@ from tripost.queue.message import Failed, Outcome
 
 LOOKERS = 100
 SITES = 10_000  # remembered without work
-PROBES = (60.0, 1800.0)
 UNROUTABLE = 64  # messages claimed at a time for a next hop that has no way
 
 
@@ -57,7 +56,6 @@ class Dispatcher:
         clock: Clock,
         connect: Connect = connect_tcp,
         tls: ClientTls | None = None,
-        probes: tuple[float, float] = PROBES,
     ) -> None:
         self._queue = queue
         self._settings = settings
@@ -85,7 +83,6 @@ class Dispatcher:
             clock,
             stopping=self._stop.is_set,
             crowd=self,
-            probes=probes,
         )
 
     def stop(self) -> None:
@@ -166,6 +163,7 @@ class Dispatcher:
 
     async def _end(self, next_hop: str, wrong: Unroutable) -> None:
         """No way: the end of all that waits for it, or a back-off by one of them."""
+        probes = self._settings.probes(next_hop)
         while not self._stop.is_set():
             leases = await self._queue.claim(next_hop, UNROUTABLE if wrong.permanent else 1)
             for number, lease in enumerate(leases):
@@ -175,7 +173,7 @@ class Dispatcher:
                     else down(wrong.text, enhanced=wrong.enhanced)
                 )
                 try:
-                    await self._queue.settle(lease, {one.id: outcome for one in lease.recipients})
+                    await self._queue.settle(lease, {one.id: outcome for one in lease.recipients}, probes)
                 except SpoolError as trouble:
                     self._trouble(f"{lease.envelope.id}: {trouble}")
                 except BaseException:

@@ -61,7 +61,7 @@ class Crowd(Protocol):
 
 
 class Outside(msgspec.Struct, frozen=True):
-    """The world that workers act on. `probes`: first and longest pause of a site that is down, in seconds."""
+    """The world that workers act on."""
 
     queue: Queue
     settings: DeliverySettings
@@ -72,4 +72,3 @@ class Outside(msgspec.Struct, frozen=True):
     clock: Clock
     stopping: Callable[[], bool]
     crowd: Crowd
-    probes: tuple[float, float]

@@ -45,6 +45,13 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     rollup: bool = True
     ip: str = "any"
     sources: tuple[Source, ...] = ()
+    probe_first: float = 60.0
+    probe_longest: float = 1800.0
+
+    @property
+    def probes(self) -> tuple[float, float]:
+        """The first and the longest pause of a destination that cannot be spoken to."""
+        return self.probe_first, self.probe_longest
 
 
 class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +64,11 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     literal: Destination = Destination(connections=LITERAL_CONNECTIONS)
     destinations: Mapping[str, Destination] = {}
     pools: Mapping[str, tuple[Source, ...]] = {}
+
+    def probes(self, next_hop: str) -> tuple[float, float]:
+        """Where nobody knows the hosts."""
+        domain = next_hop.partition("?")[0].removeprefix("mx:")
+        return (self.named(domain) or self.default).probes
 
     def named(self, name: str) -> Destination | None:
         """Of this domain, or host that a route names."""

@@ -135,8 +135,9 @@ class Site:
         """One more was refused while others are good. `begun`: see Window."""
         return self.window.refused(now, self.workers + self.extras, begun)
 
-    def failed(self, now: float, first: float, longest: float) -> str:
+    def failed(self, now: float) -> str:
         """Nothing works: rest, and then one at a time. The next hop has a back-off of its own, which is not shorter."""
+        first, longest = self.terms.probes
         self._rest = max(self._rest, now + (1.0 - JITTER) * min(longest, first * 2.0 ** min(self._failures, 32)))
         self._failures += 1
         return self.window.failed()

@@ -131,7 +131,7 @@ class Worker:
         if self._way.network:
             self._learn(outcomes)
         try:
-            await self._out.queue.settle(lease, outcomes)
+            await self._out.queue.settle(lease, outcomes, self._terms.probes)
         except SpoolError as wrong:
             self._trouble("settlement", f"{lease.envelope.id}: {wrong}")
             await trio.sleep(SETTLE_PAUSE)
@@ -167,7 +167,7 @@ class Worker:
         elif outcomes and not site.open:
             self._ended = True
             site.blocked[self._next_hop] = None
-            reason = site.failed(now, out.probes[0], out.probes[1])
+            reason = site.failed(now)
             out.bus.emit(Adapted(time=now, site=site.name, limit=site.limit, reason=reason))
 
     def _slow(self, reply: str, now: float) -> None:

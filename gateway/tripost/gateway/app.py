@@ -183,7 +183,6 @@ class Gateway:
         return Dispatcher(
             queue,
             delivery_settings(config),
-            probes=(config.delivery.default.probe_first, config.delivery.default.probe_longest),
             resolver=Resolver(config.dns.nameservers, hostname=config.hostname),
             local=self._mail.delivery,
             bus=self.bus,
@@ -192,7 +191,7 @@ class Gateway:
 
 
 def _queue_settings(config: Config) -> QueueSettings:
-    retry, default = config.retry, config.delivery.default
+    retry = config.retry
     return QueueSettings(
         retry=Schedule(
             first=retry.first,
@@ -207,8 +206,6 @@ def _queue_settings(config: Config) -> QueueSettings:
         most_original=config.dsn.max_original,
         inline=config.spool.inline,
         segment_size=config.spool.segment_size,
-        probe_first=default.probe_first,
-        probe_longest=default.probe_longest,
         min_free=config.spool.min_free,
         min_free_inodes=config.spool.min_free_inodes,
         most_messages=config.spool.messages,

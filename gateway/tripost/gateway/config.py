@@ -285,7 +285,6 @@ def _check_numbers(config: Config, complain: Complain) -> None:
         (retry.first > 0, ("retry", "first"), "must be more than 0"),
         (retry.expire > 0, ("retry", "expire"), "must be more than 0"),
         (all(one > 0 for one in retry.schedule), ("retry", "schedule"), "every delay must be more than 0"),
-        (delivery.default.probe_first > 0, ("delivery", "default", "probe_first"), "must be more than 0"),
         (config.spool.segment_size >= 1 << 16, ("spool", "segment_size"), "must be at least 64KiB"),
         (config.spool.inline <= 1 << 20, ("spool", "inline"), "must be at most 1MiB"),
         (config.limits.memory >= 1 << 20, ("limits", "memory"), "must be at least 1MiB"),

@@ -143,17 +143,14 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     rollup: bool | None = None
     source: str | None = None
     ip: Literal["any", "4", "6", "prefer4"] | None = None
-
-
-class DefaultDestination(Destination, frozen=True, kw_only=True):
-    probe_first: Duration = 60.0
-    probe_longest: Duration = 1800.0
+    probe_first: Duration | None = None
+    probe_longest: Duration | None = None
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 25
     max_connections: int = 2000
-    default: DefaultDestination = DefaultDestination()
+    default: Destination = Destination()
     destination: dict[str, Destination] = {}
 
 

@@ -22,7 +22,10 @@ from tripost.gateway.reports import templates
 from tripost.gateway.settings import Config, Destination
 from tripost.gateway.windows import Rate as Written
 
-_SAME = ("connections", "messages_per_connection", "recipients_per_message", "idle", "connect_timeout", "tls", "rollup")
+_SAME = (
+    *("connections", "messages_per_connection", "recipients_per_message", "idle", "connect_timeout", "tls", "rollup"),
+    *("ip", "probe_first", "probe_longest"),
+)
 
 
 def delivery_settings(config: Config) -> DeliverySettings:
@@ -51,7 +54,7 @@ def _pools(config: Config) -> dict[str, tuple[Source, ...]]:
 
 def _terms(base: Terms, table: Destination, pools: dict[str, tuple[Source, ...]]) -> Terms:
     """What the table says, else what `base` says."""
-    said = {name: getattr(table, name) for name in (*_SAME, "ip") if getattr(table, name) is not None}
+    said = {name: getattr(table, name) for name in _SAME if getattr(table, name) is not None}
     for name in ("rate", "connection_rate"):
         written: Written | None = getattr(table, name)
         if written is not None:
@@ -93,9 +96,16 @@ def unfit(config: Config) -> Iterator[tuple[Path, str]]:
 
 
 def _unfit_terms(config: Config, one: Destination, path: Path) -> Iterator[tuple[Path, str]]:
-    for name in ("connections", "messages_per_connection", "connect_timeout", "recipients_per_message"):
+    for name in ("connections", "messages_per_connection", "connect_timeout", "recipients_per_message", "probe_first"):
         if getattr(one, name) == 0:
             yield (*path, name), "must be more than 0"
+    base = _terms(Terms(), msgspec.structs.replace(config.delivery.default, source=None), {})
+    first, longest = _terms(base, msgspec.structs.replace(one, source=None), {}).probes
+    if first > longest and (one.probe_first, one.probe_longest) != (None, None):
+        yield (
+            (*path, "probe_longest" if one.probe_first is None else "probe_first"),
+            f"{first:g} s first, {longest:g} s at most",
+        )
     if one.source and one.source not in config.sources:
         yield (*path, "source"), f"there is no [sources.{one.source}]"
 

@@ -229,8 +229,11 @@ class Queue:
         if self._ledger.notes.pending:
             self.noted.set()
 
-    async def settle(self, lease: Lease, outcomes: Mapping[int, Outcome]) -> None:
-        """One durable record for all that these outcomes end, delay and cause."""
+    async def settle(
+        self, lease: Lease, outcomes: Mapping[int, Outcome], probes: tuple[float, float] | None = None
+    ) -> None:
+        """One durable record for all that these outcomes end, delay and cause. `probes`: the first and the longest
+        pause of the next hop where it could not be spoken to; None for the settings'."""
         decision = decide(
             lease.envelope,
             lease.recipients,
@@ -242,7 +245,7 @@ class Queue:
             warn=self._settings.warn,
             warned=lease.warned,
         )
-        self._back_off(lease, decision)
+        self._back_off(lease, decision, probes or (self._settings.probe_first, self._settings.probe_longest))
         self._note()
         await self.commit(lease, decision)
 
@@ -283,7 +286,7 @@ class Queue:
         made = self._reporter(lease.envelope, news, original)
         return Acceptance(made[0], made[1]) if made is not None else None
 
-    def _back_off(self, lease: Lease, decision: Decision) -> None:
+    def _back_off(self, lease: Lease, decision: Decision, probes: tuple[float, float]) -> None:
         """Note for the next hop whether it could be spoken to."""
         hop = self._ledger.rows.hop[lease.row]
         down = [why for *_, why in decision.later if why.destination]
@@ -295,7 +298,7 @@ class Queue:
         if known is not None and known.until > now and not known.probing:
             return  # a lease from before the failure that is already counted
         failures = known.failures if known is not None else 0
-        plain = min(self._settings.probe_longest, self._settings.probe_first * 2.0 ** min(failures, 32))
+        plain = min(probes[1], probes[0] * 2.0 ** min(failures, 32))
         delay = spread(plain, BACK_OFF_JITTER, self._random())
         self._schedule.block(hop, now + delay, down[0])
         event, hop_name = events.BackedOff, lease.next_hop
