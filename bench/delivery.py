@@ -121,7 +121,7 @@ class SinkProcess:
     def __init__(self, delay: float = 0.0) -> None:
         fresh = multiprocessing.get_context("spawn")
         self._pipe, theirs = fresh.Pipe()
-        self._child = fresh.Process(target=sink, args=(theirs, delay))
+        self._child = fresh.Process(target=sink, args=(theirs, delay), daemon=True)
         self._child.start()
         self.port = int(self._pipe.recv())
 

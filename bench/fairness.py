@@ -79,7 +79,7 @@ async def _return(port: int, seconds: float) -> dict[str, Any]:
     """Somebody listens at the dead one's port."""
     fresh = multiprocessing.get_context("spawn")
     ours, theirs = fresh.Pipe()
-    child = fresh.Process(target=returned, args=(theirs, port))
+    child = fresh.Process(target=returned, args=(theirs, port), daemon=True)
     child.start()
     start = await trio.to_thread.run_sync(ours.recv)
     await trio.sleep(seconds)
@@ -138,8 +138,8 @@ async def main(options: argparse.Namespace) -> dict[str, Any]:
 if __name__ == "__main__":
     top = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     top.add_argument("--messages", type=int, default=100_000)
-    top.add_argument("--healthy", type=int, default=60_000, help="more of them before each round")
-    top.add_argument("--seconds", type=float, default=5.0, help="a quarter of a round")
+    top.add_argument("--healthy", type=int, default=150_000, help="more of them before each round")
+    top.add_argument("--seconds", type=float, default=3.0, help="a quarter of a round")
     top.add_argument("--returned", type=float, default=60.0)
     top.add_argument("--rounds", type=int, default=7)
     top.add_argument("--folder", default=None)
