@@ -26,6 +26,24 @@ ZONES = {
         ("back.test", "MX", "30 worse.test."),
     ],
     "mine.test": [("mine.test", "MX", "10 me.test.")],
+    "byaddress.test": [
+        ("byaddress.test", "MX", "10 good.byaddress.test."),
+        ("byaddress.test", "MX", "20 equal.byaddress.test."),
+        ("byaddress.test", "MX", "20 other-name.byaddress.test."),
+        ("byaddress.test", "MX", "30 worse.byaddress.test."),
+        ("good.byaddress.test", "A", "192.0.2.1"),
+        ("equal.byaddress.test", "A", "192.0.2.2"),
+        ("other-name.byaddress.test", "A", "192.0.2.3"),
+        ("other-name.byaddress.test", "AAAA", "2001:db8::77"),
+        ("worse.byaddress.test", "A", "192.0.2.4"),
+    ],
+    "best.test": [
+        ("best.test", "MX", "10 a.best.test."),
+        ("best.test", "MX", "20 b.best.test."),
+        ("a.best.test", "A", "192.0.2.77"),
+        ("b.best.test", "A", "192.0.2.4"),
+    ],
+    "bare77.test": [("bare77.test", "A", "192.0.2.77")],
 }
 
 
@@ -56,6 +74,20 @@ async def test_answers() -> None:
         with pytest.raises(Unroutable) as info:
             await resolver.mx("x" * 64 + ".test")
         assert info.value.enhanced == "4.4.3"
+        nursery.cancel_scope.cancel()
+
+
+async def test_our_own_addresses() -> None:
+    """RFC 5321 §5.1: what is ours by any of its addresses, and whatever is not preferred to it, is no way."""
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve_dns, ZONES)
+        resolver = Resolver([server], "me.test", lambda address: address in ("192.0.2.77", "2001:db8::77"))
+        assert await resolver.mx("byaddress.test") == Hosts(("good.byaddress.test",), ttl=300.0)
+        for domain in ("best.test", "bare77.test", "mine.test"):
+            with pytest.raises(Unroutable) as info:
+                await resolver.mx(domain)
+            assert (info.value.enhanced, info.value.text) == ("5.4.6", f"mail for {domain} would come back to this host")
+        assert len((await Resolver([server], "me.test").mx("byaddress.test")).names) == 4
         nursery.cancel_scope.cancel()
 
 

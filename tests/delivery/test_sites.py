@@ -307,6 +307,21 @@ async def test_sources_are_used_by_weight(autojump_clock: MockClock, tmp_path: p
         assert "there is no [sources.none]" in one.events(events.BackedOff)[0].reply
 
 
+async def test_a_host_that_bears_our_name(autojump_clock: MockClock, tmp_path: pathlib.Path) -> None:
+    """Behind a translated address: we know ourselves by name, and nobody less preferred is tried."""
+    hello = "250-Smtp.truc.fr greets you\r\n250 PIPELINING"
+    async with lab(tmp_path, answers={"EHLO": hello}) as one:
+        one.names.hosts["machin.com"] = ["a.example", "b.example"]
+        one.names.best["machin.com"] = 1
+        await one.send("u@machin.com")
+        await trio.sleep(1)
+        assert one.events(events.Bounced)[0].reply.startswith("550 5.4.6 a.example [192.0.2.1]:25 is this host")
+        assert one.peer.connections == 1
+        await put(one.queue, "r", "smtp://192.0.2.1:25", accepted=one.clock.now())  # somebody said so
+        await trio.sleep(1)
+        assert len(one.peer.messages) == 1
+
+
 async def test_none_of_the_hosts_exists(autojump_clock: MockClock, tmp_path: pathlib.Path) -> None:
     async with lab(tmp_path) as one:
         one.names.hosts["machin.com"] = ["a.example", "b.example"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import smtplib
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 import trio
 
 from conftest import needs
-from support.gateways import free_port, wait_for
+from support.gateways import TOML, free_port, running, wait_for
 from support.lab import lab
 from support.queues import put
 from tripost.delivery.connection import connect_tcp
@@ -45,6 +46,9 @@ lonely TXT "neither MX nor A"
 ours MX 10 smtp.truc.fr.
 behind MX 10 smtp.truc.fr.
 behind MX 20 mx.zone.test.
+here MX 10 other-name.zone.test.
+here MX 20 dead.zone.test.
+other-name A 127.0.0.1
 """
 CONF = """\
 server:
@@ -152,3 +156,13 @@ async def test_what_becomes_of_a_message(
         if domain == "failover.zone.test":
             assert row.host == "mx.zone.test"
             assert one.events(events.Unreachable)[0].host == "dead.zone.test"
+
+
+def test_our_own_address_by_another_name(nameserver: str, tmp_path: pathlib.Path) -> None:
+    more = f'[delivery]\nport = {{smtp}}\n[dns]\nnameservers = ["{nameserver}"]\n'
+    with running(tmp_path, toml=TOML + more) as gateway:
+        with smtplib.SMTP("127.0.0.1", gateway.smtp, timeout=20) as client:
+            client.sendmail("marc@machin.com", ["u@here.zone.test"], b"Subject: x\r\n\r\nx\r\n")
+        (failed,) = wait_for(lambda: gateway.events("failed")) or [{}]
+        assert failed["reply"] == "550 5.4.6 mail for here.zone.test would come back to this host"
+        assert not gateway.events("opened")

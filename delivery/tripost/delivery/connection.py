@@ -22,6 +22,7 @@ from tripost.delivery.client_auth import AuthError, choose
 from tripost.delivery.client_tls import ClientTls, TlsFailed
 from tripost.delivery.contents import READ, last_chunk, look
 from tripost.delivery.demands import Content, Host, Plan, limits, needs_look, plan
+from tripost.delivery.resolver import Unroutable
 from tripost.delivery.smtp_protocol import Transaction, read_extensions
 from tripost.delivery.verdicts import lost, verdict
 from tripost.delivery.wire.dots import DotStuffer
@@ -65,7 +66,8 @@ class Down(Exception):
 
 
 class Opening(msgspec.Struct, frozen=True):
-    """How the host at `address` is spoken to; `level`: none | may | encrypt | verify; `credentials`: user, password."""
+    """How the host at `address` is spoken to; `level`: none | may | encrypt | verify; `credentials`: user, password;
+    `ours`: the name of this gateway, where a host that bears it would be a loop."""
 
     host: str
     address: str
@@ -74,6 +76,7 @@ class Opening(msgspec.Struct, frozen=True):
     level: str = "none"
     lmtp: bool = False
     credentials: tuple[str, str] | None = None
+    ours: str = ""
 
     @property
     def where(self) -> str:
@@ -105,7 +108,8 @@ class Connection:
 
     @classmethod
     async def greet(cls, stream: trio.abc.Stream, opening: Opening, tls: ClientTls) -> Connection:
-        """Greeted, secured and logged in as `opening` says. Raises Down, TlsFailed; the stream is closed then."""
+        """Greeted, secured and logged in as `opening` says. Raises Down, TlsFailed, Unroutable; the stream is closed
+        then."""
         one = cls(stream, opening)
         phase = ["greeting"]
         try:
@@ -145,6 +149,8 @@ class Connection:
             reply = await self._command(f"HELO {name}".encode())
         if reply.code != 250:
             raise self._down(reply, "ehlo")
+        if self.opening.ours and reply.lines[0].partition(" ")[0].lower() == self.opening.ours.lower():
+            raise Unroutable("5.4.6", f"{self.opening.where} is this host: mail would come back")
 
     # --- TLS and AUTH ---
 

@@ -44,7 +44,8 @@ class Spare:
 
 
 class Dial(msgspec.Struct, frozen=True):
-    """How to speak to one host. `auth`: path of a file with user:password, "" for none; `ip`: any | 4 | 6 | prefer4."""
+    """How to speak to one host. `auth`: path of a file with user:password, "" for none; `ip`: any | 4 | 6 | prefer4;
+    `ours`: see Opening."""
 
     hostname: str
     timeout: float = 30.0
@@ -53,6 +54,7 @@ class Dial(msgspec.Struct, frozen=True):
     auth: str = ""
     ip: str = "any"
     sources: tuple[Source, ...] = ()
+    ours: str = ""
 
 
 class Dialler:
@@ -74,7 +76,7 @@ class Dialler:
         stream, address = await _Race(self._connect, port, ours, host, dial.timeout, spare).run(addresses)
         self._remember(host, address)
         name = (source.name if source else "") or dial.hostname
-        opening = Opening(host, address, port, name, dial.level, dial.lmtp, credentials)
+        opening = Opening(host, address, port, name, dial.level, dial.lmtp, credentials, dial.ours)
         try:
             return await Connection.greet(stream, opening, self._tls)
         except TlsFailed as wrong:

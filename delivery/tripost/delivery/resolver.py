@@ -12,6 +12,7 @@ Bounds   CACHE_SIZE answers, each for its TTL; SHORTEST to LONGEST seconds is wh
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Protocol
 
 import dns.asyncbackend
@@ -21,6 +22,7 @@ import dns.name
 import dns.nameserver
 import dns.resolver
 import msgspec
+import trio
 
 MOST_HOSTS = 10
 CACHE_SIZE = 10_000
@@ -62,11 +64,18 @@ class Names(Protocol):
         ...
 
 
+class Ours(Protocol):
+    """Which addresses are our own; false as a whole where none can be."""
+
+    def __call__(self, address: str) -> bool: ...
+
+
 class Resolver:
     """`nameservers` are "ip:port"; empty means the system's."""
 
-    def __init__(self, nameservers: list[str], hostname: str = "") -> None:
+    def __init__(self, nameservers: list[str], hostname: str = "", ours: Ours | None = None) -> None:
         self._hostname = hostname.lower().rstrip(".")
+        self._ours = ours
         self._backend = dns.asyncbackend.get_backend("trio")
         self._resolver = dns.asyncresolver.Resolver(configure=not nameservers)
         if nameservers:
@@ -95,14 +104,18 @@ class Resolver:
         return [str(record.to_text()) for record in answer], ttl
 
     async def mx(self, domain: str) -> Hosts:
-        """See Names. Our own name and whatever is less preferred is left out (RFC 5321 §5.1)."""
+        """See Names. Hosts with our own name or address, and whatever is not preferred to them, are left out
+        (RFC 5321 §5.1)."""
         records, ttl = await self._ask(domain, "MX")
         rows = [(int(row.split()[0]), row.split()[1].rstrip(".").lower()) for row in records]
         if not rows:
+            if domain.lower().rstrip(".") in await self._own([domain.lower().rstrip(".")]):
+                raise Unroutable("5.4.6", f"mail for {domain} would come back to this host")
             return Hosts((domain.lower().rstrip("."),), ttl=ttl, implicit=True)
         if len(rows) == 1 and rows[0][1] == "":
             raise Unroutable("5.1.10", f"{domain} takes no mail (null MX)")
-        own = min((preference for preference, host in rows if host == self._hostname), default=None)
+        mine = await self._own(dict.fromkeys(host for _, host in sorted(rows) if host))
+        own = min((preference for preference, host in rows if host in mine), default=None)
         usable = [(preference, random.random(), host) for preference, host in rows if own is None or preference < own]
         if not usable:
             raise Unroutable("5.4.6", f"mail for {domain} would come back to this host")
@@ -112,6 +125,24 @@ class Resolver:
             raise Unroutable("5.1.10", f"the MX records of {domain} name no host")
         best = len({host for preference, _, host in usable if preference == usable[0][0]})
         return Hosts(hosts, best=best, ttl=ttl)
+
+    async def _own(self, hosts: Iterable[str]) -> set[str]:
+        """Those that are this host, by name or by one of their addresses; the addresses are asked for all at once."""
+        mine = {self._hostname}
+        if not self._ours:
+            return mine
+
+        async def ask(host: str, ours: Ours) -> None:
+            try:
+                if any(ours(address) for address in await self.addresses(host)):
+                    mine.add(host)
+            except Unroutable:
+                pass  # whoever has no address is not us, and who cannot be asked is told apart when it is tried
+
+        async with trio.open_nursery() as nursery:
+            for host in list(hosts)[:MOST_HOSTS]:
+                nursery.start_soon(ask, host, self._ours)
+        return mine
 
     async def addresses(self, host: str) -> list[str]:
         """See Names; IPv6 first where there is any."""

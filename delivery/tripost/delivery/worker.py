@@ -313,6 +313,8 @@ class Worker:
                 wrong = down_now
                 self._unreachable(host, down_now)
             except Unroutable as unroutable:  # a host without an address is not the domain's end
+                if unroutable.enhanced == "5.4.6":  # it is we: whoever is less preferred would send it back
+                    raise
                 hopeless = unroutable
                 if not unroutable.permanent:
                     wrong = Down(unroutable.text, enhanced=unroutable.enhanced, host=host, phase="dns")
@@ -333,6 +335,7 @@ class Worker:
             auth=self._way.target.auth,
             ip=self._terms.ip,
             sources=self._terms.sources,
+            ours=self._out.settings.hostname if self._way.target.kind == "mx" else "",
         )
 
     def _opened(self, connection: Connection) -> None:

@@ -33,6 +33,7 @@ from tripost.gateway.listeners import Acceptor, ListenError, Service, bind, clos
 from tripost.gateway.local_mail import LocalMail
 from tripost.gateway.login import Logins
 from tripost.gateway.monitor.websocket import Monitor
+from tripost.gateway.own import Own
 from tripost.gateway.peer import Peer
 from tripost.gateway.reports import Reports
 from tripost.gateway.tls import TlsError
@@ -183,7 +184,9 @@ class Gateway:
         return Dispatcher(
             queue,
             delivery_settings(config),
-            resolver=Resolver(config.dns.nameservers, hostname=config.hostname),
+            resolver=Resolver(
+                config.dns.nameservers, hostname=config.hostname, ours=Own(config.delivery.port, self.addresses)
+            ),
             local=self._mail.delivery,
             bus=self.bus,
             clock=clock,
