@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pyperf
 
-from tripost.delivery.routing import Router, RouteRule
+from tripost.delivery.routing import Router
+from tripost.delivery.rules import RouteRule
 from tripost.delivery.wire.addresses import parse_path
 
 USERS = {f"user{n}@machin.com": f"user{n}@machin.com" for n in range(10_000)}

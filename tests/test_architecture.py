@@ -16,7 +16,7 @@ IMPURE = frozenset({"trio", "os", "socket", "ssl", "time", "random", "trio_webso
 PURE = {
     "queue/tripost/queue": "message errors records retry rows lanes schedule index entries ledger replay settling "
     "actions pieces pausing values blocks notes finding",
-    "delivery/tripost/delivery": "routing smtp_protocol verdicts dsn demands targets client_auth settings "
+    "delivery/tripost/delivery": "routing rules smtp_protocol verdicts dsn demands targets client_auth settings "
     "pace window classify",
     "delivery/tripost/delivery/wire": "lines dots replies addresses parameters",
     "delivery/tripost/delivery/mime": "fields addresses structure decoding subjects",

@@ -18,7 +18,7 @@ from tripost.delivery.client_auth import AuthError, Scram, choose, parse_credent
 from tripost.delivery.client_tls import ClientTls
 from tripost.delivery.hosts import order
 from tripost.delivery.resolver import Unroutable
-from tripost.delivery.routing import RouteRule
+from tripost.delivery.rules import RouteRule
 from tripost.delivery.settings import DeliverySettings, Destination
 from tripost.gateway.sasl import CheckPassword, Exchange, Failure, NeedKeys, Step, Success, scram_keys
 from tripost.queue import events

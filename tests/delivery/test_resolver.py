@@ -86,7 +86,8 @@ async def test_our_own_addresses() -> None:
         for domain in ("best.test", "bare77.test", "mine.test"):
             with pytest.raises(Unroutable) as info:
                 await resolver.mx(domain)
-            assert (info.value.enhanced, info.value.text) == ("5.4.6", f"mail for {domain} would come back to this host")
+            assert info.value.enhanced == "5.4.6"
+            assert info.value.text == f"mail for {domain} would come back to this host"
         assert len((await Resolver([server], "me.test").mx("byaddress.test")).names) == 4
         nursery.cancel_scope.cancel()
 

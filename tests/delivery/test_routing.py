@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tripost.delivery.routing import Refusal, Route, Router, RouteRule
+from tripost.delivery.routing import Refusal, Route, Router
+from tripost.delivery.rules import RouteRule, Rules, check_sender
 
 USERS = {"marc@machin.com": "marc@machin.com", "Ann@machin.com": "ann"}
 RULES = [
@@ -80,3 +83,69 @@ def test_the_smart_host_takes_the_rest() -> None:
     assert router.decide("a@any.test", True) == Route("smtp://smart.test:25", "a@any.test")
     assert router.route("gone@machin.net").next_hop == "smtp://smart.test:25"
     assert _router(RouteRule("x", "mx")).route("gone@machin.com") == Route("local", "gone@machin.com")
+
+
+BY_SENDER = (
+    RouteRule("vip.test", "smtp://vip.test"),
+    RouteRule("*", "smtp://one.test", (), "News@bulk.test"),
+    RouteRule("*.far.test", "smtp://far.test", (), "*@bulk.test"),
+    RouteRule("*", "smtp://bulk.test", (("source", "bulk"),), "*@bulk.test"),
+    RouteRule("a.far.test", "smtp://late.test", (), "*"),
+    RouteRule("*", "smtp://sub.test", (), "*@*.bulk.test"),
+    RouteRule("*", "mx", (("source", "reports"),), "<>"),
+    RouteRule("*", "smtp://all.test"),
+)
+
+
+@pytest.mark.parametrize(
+    ("sender", "address", "next_hop"),
+    [
+        ("news@bulk.test", "u@any.test", "smtp://one.test:25"),
+        ("news@BULK.test", "u@vip.test", "smtp://vip.test:25"),  # the first that fits
+        ("x@bulk.test", "u@a.far.test", "smtp://far.test:25"),
+        ("x@bulk.test", "u@far.test", "smtp://bulk.test:25?source=bulk"),
+        ("x@y.bulk.test", "u@a.far.test", "smtp://late.test:25"),
+        ("x@y.bulk.test", "u@b.test", "smtp://sub.test:25"),
+        ("x@deep.y.bulk.test", "u@b.test", "smtp://sub.test:25"),
+        ("", "u@b.test", "mx:b.test?source=reports"),
+        ("x@other.test", "u@b.test", "smtp://all.test:25"),
+        ("x@notbulk.test", "u@b.test", "smtp://all.test:25"),
+    ],
+)
+def test_routes_by_sender(sender: str, address: str, next_hop: str) -> None:
+    router = _router(*BY_SENDER)
+    assert router.by_sender
+    assert router.route(address, sender).next_hop == next_hop
+    decided = router.decide(address, True, sender)
+    assert isinstance(decided, Route)
+    assert decided.next_hop == next_hop
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a.x", "*.x", "*", "b.a.x"]), st.sampled_from(["*", "<>", "u@s.x", "*@s.x", "*@*.x"])
+        )
+    ),
+    st.sampled_from(["a.x", "b.a.x", "x", "c"]),
+    st.sampled_from(["", "u@s.x", "v@s.x", "u@x", "u@t.s.x"]),
+)
+def test_the_first_rule_that_fits(rules: list[tuple[str, str]], domain: str, sender: str) -> None:
+    def fits(rule: tuple[str, str]) -> bool:
+        to, by = rule
+        good = to == "*" or to == domain or (to[0] == "*" and domain.endswith(to[1:]))
+        _, _, at = sender.rpartition("@")
+        if by == "*@*.x":
+            return good and at.endswith(".x")
+        return good and (by == "*" or by == (sender or "<>") or (by == "*@s.x" and at == "s.x"))
+
+    made = Rules([RouteRule(to, f"smtp://h{n}.x", (), by) for n, (to, by) in enumerate(rules)])
+    found = made.find(domain, sender)
+    expected = next((f"smtp://h{n}.x:25" for n, rule in enumerate(rules) if fits(rule)), None)
+    assert (found and found.fixed) == expected
+
+
+@pytest.mark.parametrize("pattern", ["x", "*@", "*@a..b", "a@*.x", "*@*", "<", "a b@x"])
+def test_no_sender(pattern: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - of any text
+        check_sender(pattern)

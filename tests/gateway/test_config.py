@@ -67,6 +67,7 @@ def test_values(tmp_path: pathlib.Path) -> None:
         ("[retry]\njitter = 1\n", "7:1: retry.jitter: must be at least 0 and less than 1"),
         ("[[route]]\ndomain = 'x'\n", '6:3: route[1]: "to" is missing'),
         ("[[route]]\ndomain = 'x'\nto = 'lmpt://x'\n", '8:1: route[1].to: "lmpt://x": must be mx'),
+        ("[[route]]\ndomain = '*'\nto = 'mx'\nsender = 'x'\n", '9:1: route[1].sender: "x": the address has no domain'),
         ("[[route]]\ndomain = '*.x..y'\nto = 'mx'\n", '7:1: route[1].domain: "*.x..y": the domain is malformed'),
         ("[dns]\nnameservers = ['ns.x:53']\n", "7:1: dns.nameservers[1]:"),
         ("[local]\npostmaster = 'marc'\n", '7:1: local.postmaster: "marc": the address has no domain'),

@@ -20,7 +20,8 @@ from tripost.delivery.dispatcher import Dispatcher
 from tripost.delivery.dsn import make_report
 from tripost.delivery.mailbox.maildir import MaildirDelivery, Place
 from tripost.delivery.resolver import Names as ResolverNames
-from tripost.delivery.routing import Router, RouteRule
+from tripost.delivery.routing import Router
+from tripost.delivery.rules import RouteRule
 from tripost.delivery.settings import DeliverySettings
 from tripost.gateway.ingress.context import IngressContext
 from tripost.gateway.ingress.memory import MemoryPool

@@ -18,27 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from tripost.delivery.targets import next_hop_for
+from tripost.delivery.rules import Chosen, RouteRule, Rules
 from tripost.delivery.wire.addresses import split
-
-
-class RouteRule(msgspec.Struct, frozen=True):
-    """`domain`: exact, "*.suffix" (not the suffix itself) or "*"; `to` and `options`: see tripost.delivery.targets."""
-
-    domain: str
-    to: str
-    options: tuple[tuple[str, str], ...] = ()
-
-
-class _Target(msgspec.Struct, frozen=True):
-    """A rule's, ready to be used: `fixed` is the next hop of every domain, "" for mx."""
-
-    to: str
-    options: dict[str, str]
-    fixed: str
-
-    def next_hop(self, domain: str) -> str:
-        return self.fixed or next_hop_for("mx", domain, self.options)
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -90,52 +71,45 @@ class Router:
         self._catch_all = catch_all or {}
         self._keeps = keeps
         self._full = full
-        self._exact: dict[str, _Target] = {}
-        self._suffix: list[tuple[int, str, _Target]] = []
-        for number, rule in enumerate(rules):
-            self._add(number, rule)
-        self._order = {rule.domain.lower(): number for number, rule in reversed(list(enumerate(rules)))}
+        self._rules = Rules(rules)
 
-    def _add(self, number: int, rule: RouteRule) -> None:
-        domain, options = rule.domain.lower(), dict(rule.options)
-        target = _Target(rule.to, options, "" if rule.to == "mx" else next_hop_for(rule.to, "", options))
-        if domain.startswith("*"):
-            self._suffix.append((number, domain[1:], target))
-        else:
-            self._exact.setdefault(domain, target)
+    @property
+    def by_sender(self) -> bool:
+        """Does it matter who sends?"""
+        return self._rules.by_sender
 
-    def route(self, address: str) -> Route:
+    def route(self, address: str, sender: str = "") -> Route:
         """Where mail for `address` goes; a local address that is no user's goes to "local" and fails there."""
-        found = self._local_routes(address, frozenset())
+        found = self._local_routes(address, frozenset(), sender)
         if found:
             return _together(found)
         domain = split(address)[1].lower()
-        target = self._rule(domain)
+        target = self._rules.find(domain, sender)
         if target is None and domain in self._local:
             return Route("local", address)
         return Route(_next_hop(target, domain), address)
 
-    def decide(self, address: str, may_relay: bool) -> Route | Refusal:
-        """What a RCPT gets; `may_relay` when the client may send anywhere."""
+    def decide(self, address: str, may_relay: bool, sender: str = "") -> Route | Refusal:
+        """What a RCPT gets; `may_relay` when the client may send anywhere; `sender`: "" for the null reverse-path."""
         domain = split(address)[1].lower()
         if not domain or domain in self._local:
-            return self._decide_local(address, domain)
-        target = self._rule(domain)
+            return self._decide_local(address, domain, sender)
+        target = self._rules.find(domain, sender)
         if not (may_relay or domain in self._relay):
             return Refusal(550, "5.7.1", "this server does not relay there for you")
         if target is not None and target.to == "reject":
             return Refusal(550, "5.7.1", "mail to this domain is refused here")
         return Route(_next_hop(target, domain), address)
 
-    def _decide_local(self, address: str, domain: str) -> Route | Refusal:
-        found = self._local_routes(address, frozenset())
+    def _decide_local(self, address: str, domain: str, sender: str) -> Route | Refusal:
+        found = self._local_routes(address, frozenset(), sender)
         if len(found) == 1 and found[0].next_hop == "local":
             refusal = self._full(self.mailbox(found[0].address)[0] or found[0].address)
             if refusal is not None:
                 return refusal
         if found:
             return _together(found)
-        target = self._rule(domain)
+        target = self._rules.find(domain, sender)
         if target is not None and target.to not in ("local", "reject"):
             return Route(_next_hop(target, domain), address)
         return Refusal(550, "5.1.1", "no such user here")
@@ -155,25 +129,25 @@ class Router:
             return self._postmaster
         return address if address == self._postmaster else self._users(address)
 
-    def _local_routes(self, address: str, seen: frozenset[str]) -> list[Route]:
+    def _local_routes(self, address: str, seen: frozenset[str], sender: str) -> list[Route]:
         """All that a local address stands for; none where it is nobody's. `seen`: the aliases on the way here."""
         local, domain = split(address)
         domain = domain.lower()
         if not domain and local.lower() == "postmaster":
-            return self._routes(self._postmaster, seen | {"postmaster"}) if self._postmaster else []
+            return self._routes(self._postmaster, seen | {"postmaster"}, sender) if self._postmaster else []
         if domain not in self._local:
             return []
         for name, detail in self._names(local):
             whole = f"{name}@{domain}"
             alias = whole.lower()
             if alias in self._aliases and alias not in seen:
-                return self._expand(alias, seen | {alias})
+                return self._expand(alias, seen | {alias}, sender)
             user = self._user(whole)
             if user is not None:
                 return [Route("local", self._with_detail(user, detail))]
         catch = self._catch_all.get(domain, "")
         here = f"@{domain}"
-        return self._routes(catch, seen | {here}) if catch and here not in seen else []
+        return self._routes(catch, seen | {here}, sender) if catch and here not in seen else []
 
     def _names(self, local: str) -> list[tuple[str, str]]:
         names = [(local, ""), (local.lower(), "")]
@@ -188,39 +162,28 @@ class Router:
         local, domain = split(user)
         return f"{local}{self._separator}{detail}@{domain}"
 
-    def _expand(self, alias: str, seen: frozenset[str]) -> list[Route]:
+    def _expand(self, alias: str, seen: frozenset[str], sender: str) -> list[Route]:
         found: dict[tuple[str, str], Route] = {}
         for target in self._aliases[alias]:
-            for one in self._routes(target, seen):
+            for one in self._routes(target, seen, sender):
                 if one.next_hop != "local" and not one.via:
                     one = msgspec.structs.replace(one, via=alias)
                 found.setdefault((one.next_hop, one.address), one)
         return list(found.values())
 
-    def _routes(self, target: str, seen: frozenset[str]) -> list[Route]:
+    def _routes(self, target: str, seen: frozenset[str], sender: str) -> list[Route]:
         """Of what an alias, a catch-all or the postmaster names, which may be anywhere."""
-        found = self._local_routes(target, seen)
+        found = self._local_routes(target, seen, sender)
         domain = split(target)[1].lower()
         if found or domain in self._local:
             return found
-        rule = self._rule(domain)
+        rule = self._rules.find(domain, sender)
         return [Route(_next_hop(rule, domain), target)] if rule is None or rule.to != "reject" else []
-
-    def _rule(self, domain: str) -> _Target | None:
-        """The first rule that matches."""
-        exact = self._exact.get(domain)
-        limit = self._order[domain] if exact is not None else len(self._order) + 1_000_000
-        for number, suffix, to in self._suffix:
-            if number > limit:
-                break
-            if not suffix or (domain.endswith(suffix) and domain != suffix.removeprefix(".")):
-                return to
-        return exact
 
 
 def _together(routes: list[Route]) -> Route:
     return msgspec.structs.replace(routes[0], also=tuple(routes[1:])) if len(routes) > 1 else routes[0]
 
 
-def _next_hop(target: _Target | None, domain: str) -> str:
+def _next_hop(target: Chosen | None, domain: str) -> str:
     return f"mx:{domain}" if target is None else target.next_hop(domain)

@@ -87,6 +87,7 @@ TlsLevel = Literal["none", "may", "encrypt", "verify"]
 
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
     domain: str
+    sender: str = "*"
     to: str
     auth_file: str = ""
     tls: Literal["", "none", "may", "encrypt", "verify"] = ""  # as in [delivery.default]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import msgspec
 
 from tripost.delivery.client_auth import parse_credentials
-from tripost.delivery.routing import RouteRule
+from tripost.delivery.rules import RouteRule, check_sender
 from tripost.delivery.settings import LITERAL_CONNECTIONS, DeliverySettings, Rate, Source
 from tripost.delivery.settings import Destination as Terms
 from tripost.delivery.targets import next_hop_for
@@ -66,7 +66,7 @@ def _terms(base: Terms, table: Destination, pools: dict[str, tuple[Source, ...]]
 
 def rules_of(config: Config) -> list[RouteRule]:
     return [
-        RouteRule(one.domain, one.to, (("tls", one.tls), ("source", one.source), ("auth", one.auth_file)))
+        RouteRule(one.domain, one.to, (("tls", one.tls), ("source", one.source), ("auth", one.auth_file)), one.sender)
         for one in config.route
     ]
 
@@ -117,6 +117,10 @@ def _unfit_routes(config: Config) -> Iterator[tuple[Path, str]]:
             next_hop_for(route.to, "x.example")
         except ValueError as wrong:
             yield (*path, "to"), f'"{route.to}": {wrong}'
+        try:
+            check_sender(route.sender)
+        except ValueError as wrong:
+            yield (*path, "sender"), f'"{route.sender}": {wrong}'
         for key in ("tls", "source", "auth_file"):
             if getattr(route, key) and not route.to.startswith(("mx", "smtp://", "lmtp://")):
                 yield (*path, key), f"has no use with {route.to}"

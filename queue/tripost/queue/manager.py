@@ -40,7 +40,7 @@ from tripost.queue.search import Search
 from tripost.queue.settling import Decision, decide, news_of
 from tripost.queue.store import Store
 from tripost.queue.telling import reply_of, tell_accepted, tell_settled
-from tripost.queue.values import Counts, Lease, QueueSettings, QueueStatistics, Reporter
+from tripost.queue.values import Counts, Lease, Probes, QueueSettings, QueueStatistics, Reporter
 
 UNREADABLE_DELAY = 300.0  # seconds until a record that could not be read is looked at again
 BACK_OFF_JITTER = 0.2
@@ -229,11 +229,8 @@ class Queue:
         if self._ledger.notes.pending:
             self.noted.set()
 
-    async def settle(
-        self, lease: Lease, outcomes: Mapping[int, Outcome], probes: tuple[float, float] | None = None
-    ) -> None:
-        """One durable record for all that these outcomes end, delay and cause. `probes`: the first and the longest
-        pause of the next hop where it could not be spoken to; None for the settings'."""
+    async def settle(self, lease: Lease, outcomes: Mapping[int, Outcome], probes: Probes | None = None) -> None:
+        """One durable record for all that these outcomes end, delay and cause; `probes`: None for the settings'."""
         decision = decide(
             lease.envelope,
             lease.recipients,
@@ -286,7 +283,7 @@ class Queue:
         made = self._reporter(lease.envelope, news, original)
         return Acceptance(made[0], made[1]) if made is not None else None
 
-    def _back_off(self, lease: Lease, decision: Decision, probes: tuple[float, float]) -> None:
+    def _back_off(self, lease: Lease, decision: Decision, probes: Probes) -> None:
         """Note for the next hop whether it could be spoken to."""
         hop = self._ledger.rows.hop[lease.row]
         down = [why for *_, why in decision.later if why.destination]

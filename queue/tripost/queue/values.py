@@ -13,6 +13,8 @@ from tripost.queue.retry import Schedule
 # (message, what is to be told, its header or, for RET=FULL, all of it) → the DSN and its content, or None for none
 Reporter = Callable[[Envelope, list[News], bytes], tuple[Envelope, bytes] | None]
 
+Probes = tuple[float, float]  # seconds: the first and the longest pause of what cannot be spoken to
+
 
 class QueueSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds and octets."""

@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
     route = commands.add_parser("route", help="tell where mail for an address goes")
     route.add_argument("addresses", nargs="+", metavar="ADDRESS")
+    route.add_argument("--from", dest="sender", default="", metavar="SENDER", help="who sends; nobody (<>) by default")
     route.add_argument("--json", action="store_true", help="one JSON object per address")
 
     session = commands.add_parser("session", help="play an SMTP dialogue from a claimed client, and be told why")
@@ -103,7 +104,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "route":
         from tripost.gateway.cli import route
 
-        return route.run(config, options.addresses, as_json=options.json)
+        return route.run(config, options.addresses, sender=options.sender, as_json=options.json)
     if options.command == "session":
         from tripost.gateway.cli import session
 

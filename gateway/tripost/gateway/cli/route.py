@@ -11,11 +11,11 @@ from tripost.gateway.app import make_router
 from tripost.gateway.config import Config
 
 
-def run(config: Config, addresses: Sequence[str], *, as_json: bool) -> int:
+def run(config: Config, addresses: Sequence[str], *, sender: str, as_json: bool) -> int:
     router = make_router(config)
     refused = False
     for address in addresses:
-        answer = router.decide(address, True)
+        answer = router.decide(address, True, sender)
         row: dict[str, object] = {"address": address}
         if isinstance(answer, Refusal):
             refused = True

@@ -82,9 +82,9 @@ class Policy:
         route = self._router.decide(ascii_form(sender), False)
         return isinstance(route, Route) and route.next_hop == "local" and route.address.lower() == account.lower()
 
-    async def rcpt(self, client: Client, rcpt: Rcpt) -> Route | Reply:
+    async def rcpt(self, client: Client, rcpt: Rcpt, sender: str) -> Route | Reply:
         by = ascii_form(rcpt.address)
-        decision = self._router.decide(by, client.trusted)
+        decision = self._router.decide(by, client.trusted, ascii_form(sender) if self._router.by_sender else "")
         if isinstance(decision, Refusal):
             return reply(decision.code, decision.enhanced, decision.text)
         if decision.address == by != rcpt.address:  # routed by A-labels, kept as it came

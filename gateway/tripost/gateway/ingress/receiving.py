@@ -56,7 +56,7 @@ class Transaction:
         """A reply refuses."""
         if self.accepted >= self._context.recipients:
             return TOO_MANY  # RFC 5321 §4.5.3.1.10
-        decision = await self._context.policy.rcpt(self._client, rcpt)
+        decision = await self._context.policy.rcpt(self._client, rcpt, self._mail.sender)
         if not isinstance(decision, Route):
             return decision
         over = self._tally.recipient(trio.current_time())

@@ -99,8 +99,8 @@ class Explained(Policy):
         as_whom = f", as {client.account}" if client.account else ""
         return self._told(f"mail: <{mail.sender}>{as_whom}", await super().mail(client, mail, now))
 
-    async def rcpt(self, client: Client, rcpt: Rcpt) -> Route | Reply:
-        decision = await super().rcpt(client, rcpt)
+    async def rcpt(self, client: Client, rcpt: Rcpt, sender: str) -> Route | Reply:
+        decision = await super().rcpt(client, rcpt, sender)
         if not isinstance(decision, Route):
             self._told(f"rcpt: <{rcpt.address}>", decision)
             return decision
