@@ -25,9 +25,9 @@ async def breathe() -> None:
     await trio.sleep(PAUSE)
 
 
-def pieces(rows: Rows) -> Iterator[tuple[int, int]]:
+def pieces(rows: Rows, size: int = PIECE) -> Iterator[tuple[int, int]]:
     """Numbers of rows, from and to before; whoever goes through them lets other tasks run after each."""
-    return ((start, min(start + PIECE, len(rows))) for start in range(0, len(rows), PIECE))
+    return ((start, min(start + size, len(rows))) for start in range(0, len(rows), size))
 
 
 async def scan(rows: Rows, wanted: Callable[[int], bool]) -> AsyncGenerator[int, None]:

@@ -33,7 +33,7 @@ from tripost.queue.message import Envelope, Recipient
 from tripost.queue.pausing import Pauses
 from tripost.queue.rows import DOOMED, GONE, LEASED, OFFSET_BITS, PAUSED, TRIES
 from tripost.queue.rows import HELD as HELD_FLAG
-from tripost.queue.scanning import breathe, pieces, scan
+from tripost.queue.scanning import PIECE, breathe, pieces, scan
 from tripost.queue.store import Store
 
 
@@ -151,7 +151,7 @@ class Search:
     async def summary(self) -> list[Hop]:
         """By next hop, the fullest first. Ages follow from the time that a message has until it expires."""
         found: dict[str, Hop] = {}
-        for start, end in pieces(self._rows):
+        for start, end in pieces(self._rows, 2 * PIECE):
             self._sum_up(start, end, found)
             await breathe()
         return sorted(found.values(), key=lambda hop: -hop.deliveries)
