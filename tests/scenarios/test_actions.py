@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import pathlib
+import random
 import smtplib
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from support.gateways import Running, free_port, running, wait_for
 from support.sinks import Sink
+from tripost.gateway.control.client import ControlError, ask
 
 EXTRA = """\
 [[route]]
@@ -184,3 +188,54 @@ def test_what_cannot_be_meant(gateway: Running) -> None:
         done = gateway.command("queue", *words)
         assert (done.returncode, text in done.stderr) == (code, True), done.stderr
     assert len(queued(gateway)) == 1
+
+
+def kill_in_the_middle(gateway: Running, verb: str, moment: float) -> tuple[int, list[str]]:
+    """(messages that are as the action leaves them, states of the actions in the audit trail) after the restart."""
+
+    def order() -> None:
+        try:
+            list(ask(str(gateway.folder / "state"), f"queue.{verb}", id="*"))
+        except ControlError:
+            pass  # it went away
+
+    thread = threading.Thread(target=order)
+    thread.start()
+    time.sleep(moment)
+    gateway.kill()
+    thread.join()
+    gateway.start()
+    state = {"hold": "held", "delete": "ending"}[verb]
+    count = json.loads(gateway.command("queue", "count", "--state", state, "--json").stdout)["messages"]
+    return count, [str(row["state"]) for row in audit(gateway) if row["verb"] == verb]
+
+
+def rounds(gateway: Running, messages: int, count: int) -> tuple[int, int]:
+    """How often the action was there, and how often not."""
+    with smtplib.SMTP("127.0.0.1", gateway.smtp, timeout=20) as client:
+        for _ in range(messages):
+            client.sendmail("marc@machin.com", ["u@a.example"], "Subject: x\r\n\r\nhi\r\n")
+    there = absent = 0
+    for n in range(count):
+        verb = ("delete", "hold")[n % 2]
+        changed, states = kill_in_the_middle(gateway, verb, random.random() * 0.1)
+        left = [state for state in states if state != "undone"]
+        assert (changed, len(left)) in ((0, 0), (messages, 1)), (n, verb, changed, states)
+        there, absent = there + bool(left), absent + (not left)
+        if left:
+            assert gateway.command("queue", "undo").returncode == 0
+    assert gateway.command("queue", "count", "--state", "suspended").stdout.startswith(f"{messages} messages")
+    return there, absent
+
+
+def test_kill_nine_in_the_middle_of_an_action(gateway: Running) -> None:
+    """All of it, or nothing; and the audit trail says which."""
+    rounds(gateway, 300, 4)
+
+
+@pytest.mark.long
+def test_kill_nine_in_the_middle_of_many_actions(gateway: Running) -> None:
+    there, absent = rounds(gateway, 2000, 50)
+    print(f"50 kills: {there} actions were there, {absent} were not")
+    assert there
+    assert absent

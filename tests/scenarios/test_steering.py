@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import shlex
-import smtplib
 import socket
 import stat
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ import pytest
 
 from support.gateways import Running, free_port, running, wait_for
 from support.sinks import Sink
+from support.steering import obey, send, why_is
 
 ROUTE = """\
 [[route]]
@@ -37,38 +36,6 @@ def port() -> int:
 def gateway(tmp_path: pathlib.Path, port: int) -> Iterator[Running]:
     with running(tmp_path, ROUTE.format(port=port)) as one:
         yield one
-
-
-def send(gateway: Running, to: str = "u@far.example", sender: str = "fred@truc.fr", count: int = 1) -> list[str]:
-    """Ids."""
-    ids: list[str] = []
-    with smtplib.SMTP("127.0.0.1", gateway.smtp, timeout=20) as client:
-        client.ehlo()
-        for _ in range(count):
-            client.mail(sender)
-            client.rcpt(to)
-            _, text = client.data("Subject: x\r\n\r\nhi\r\n")
-            ids.append(text.decode().rpartition(" ")[2])
-    return ids
-
-
-def why(gateway: Running, about: str) -> list[dict[str, object]]:
-    found = gateway.command("explain", about, "--json")
-    return [json.loads(line) for line in found.stdout.splitlines()]
-
-
-def why_is(gateway: Running, about: str, state: str) -> dict[str, object]:
-    """Once it is in that state."""
-    assert wait_for(lambda: [one["state"] for one in why(gateway, about)] == [state]), why(gateway, about)
-    return why(gateway, about)[0]
-
-
-def obey(gateway: Running, command: object) -> None:
-    """Run the command that explain named."""
-    words = shlex.split(str(command))
-    assert words[0] == "tripost"
-    done = gateway.command(*words[1:])
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_host_that_is_down(gateway: Running, port: int) -> None:

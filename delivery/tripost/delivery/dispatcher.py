@@ -27,7 +27,7 @@ from tripost.delivery.hosts import Dialler
 from tripost.delivery.outside import LocalDelivery, Outside
 from tripost.delivery.resolver import Names, Unroutable
 from tripost.delivery.settings import DeliverySettings
-from tripost.delivery.site import NOTE, Site
+from tripost.delivery.site import NOTE, SAID, Said, Site, decode_said, encode_said
 from tripost.delivery.verdicts import down
 from tripost.delivery.ways import Way, Ways
 from tripost.delivery.worker import Worker
@@ -69,6 +69,7 @@ class Dispatcher:
         self._idle: dict[str, Site] = {}  # those with workers that wait
         self._looking: dict[str, None] = {}
         self._to_look: dict[str, None] = {}
+        self._hurried: dict[str, bool] = {}
         self._alarms: list[tuple[float, str]] = []
         self._alarmed = trio.Event()
         self._workers: trio.Nursery | None = None
@@ -128,7 +129,11 @@ class Dispatcher:
         if site is None:
             note = self._queue.note_of(NOTE + way.site)
             site = self._sites[way.site] = Site(way, note, self._clock.now(), random.random)
+            if said := self._queue.note_of(SAID + way.site):
+                site.bind(decode_said(said), self._clock.now())
             self._forget_some()
+        if self._hurried.pop(next_hop, False):
+            site.hurry()
         site.hops[next_hop] = None
         self.serve(site)
 
@@ -193,6 +198,8 @@ class Dispatcher:
 
     def bound(self, next_hop: str) -> tuple[str, str, float] | None:
         """(site, what keeps more from being sent there now as the event `limited` has it, seconds or 0)."""
+        if next_hop in self._looking or next_hop in self._to_look:
+            return next_hop, "dns", 0.0
         way = self._ways.known(next_hop)
         site = self._sites.get(way.site) if way is not None else None
         if site is None:
@@ -201,6 +208,23 @@ class Dispatcher:
         by = by or site.room() or ("max_connections" if self._used >= self._settings.max_connections else "")
         return (site.name, by, wait) if by else None
 
+    async def limit(self, name: str, said: Said) -> bool:
+        """An operator's limits for a site (by its name or one of its next hops), or with an empty word again those that
+        are configured. Durable. False where no such site is known, or there is no room for one more."""
+        way = self._ways.known(name)
+        site = self._sites.get(way.site if way is not None else name)
+        if site is None or not self._queue.note(SAID + site.name, b"" if said.empty else encode_said(said)):
+            return False
+        site.bind(said, self._clock.now())
+        await self._queue.write_notes()
+        site.lot.unpark_all()
+        self.serve(site)
+        return True
+
+    def limits(self) -> dict[str, Said]:
+        """What operators said, by site."""
+        return {name: decode_said(value) for name, value in self._queue.edit.notes(SAID).items()}
+
     def hurry(self, next_hop: str) -> None:
         """Its site has rested enough: somebody knows better."""
         way = self._ways.known(next_hop)
@@ -208,6 +232,8 @@ class Dispatcher:
         if site is not None:
             site.hurry()
             self.serve(site)
+        elif len(self._hurried) < SITES:  # its site is not known since the start, but may have rested before
+            self._hurried[next_hop] = True
 
     # --- slots ---
 

@@ -26,6 +26,7 @@ from tripost.delivery.window import Window
 from tripost.queue.retry import spread
 
 NOTE = "site/"
+SAID = "limit/"  # + the site's name: notes of what an operator said
 REST_LONGEST = 1800.0
 CALM = 20  # good messages after which a refused speed is forgotten
 JITTER = 0.2
@@ -41,8 +42,23 @@ class Learned(msgspec.Struct, frozen=True, array_like=True):
     rest: float = 0.0
 
 
+class Said(msgspec.Struct, frozen=True, array_like=True):
+    """Limits in place of those that are configured; None: as configured."""
+
+    connections: int | None = None
+    rate: Rate | None = None
+    connection_rate: Rate | None = None
+    who: str = ""
+
+    @property
+    def empty(self) -> bool:
+        return self.connections is None and self.rate is None and self.connection_rate is None
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Learned).decode
+encode_said = _encode
+decode_said = msgspec.msgpack.Decoder(Said).decode
 
 
 class Site:
@@ -51,6 +67,7 @@ class Site:
     def __init__(self, way: Way, note: bytes, now: float, random: Callable[[], float]) -> None:
         self.name = way.site
         self.terms = way.terms
+        self._way = way
         known = _decode(note) if note else Learned()
         self.window = Window(self.terms.connections, learned=known.limit, fixed=not way.network)
         self.pace = Pace(self.terms.rate, _begin(self.terms.rate, known.rate, known.clean, now))
@@ -72,6 +89,24 @@ class Site:
         self._rests = 0
         self._failures = 0
         self._good = 0
+
+    def bind(self, said: Said, now: float) -> None:
+        """From now on an operator's word holds, or with an empty one again what is configured."""
+        terms, network = self._way.terms, self._way.network
+        if said.connections is not None:
+            terms = msgspec.structs.replace(terms, connections=said.connections)
+        terms = msgspec.structs.replace(
+            terms,
+            rate=said.rate or terms.rate,
+            connection_rate=said.connection_rate or terms.connection_rate,
+        )
+        if terms.connections != self.terms.connections:
+            self.window = Window(terms.connections, fixed=not network)
+        if terms.rate != self.terms.rate:
+            self.pace = Pace(terms.rate, now)
+        if terms.connection_rate != self.terms.connection_rate:
+            self.connecting = Pace(terms.connection_rate, now)
+        self.terms = terms
 
     @property
     def limit(self) -> int:

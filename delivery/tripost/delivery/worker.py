@@ -276,7 +276,7 @@ class Worker:
     async def _turn(self) -> None:
         """Until one transaction more may begin; it is counted as begun."""
         site, now = self._site, self._out.clock.now
-        if not self._terms.rate.count:
+        if not site.terms.rate.count:
             self._end_pending()
             return
         async with site.turn:

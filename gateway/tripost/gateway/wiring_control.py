@@ -9,7 +9,7 @@ from typing import Any
 
 from tripost.delivery.dispatcher import Dispatcher
 from tripost.delivery.routing import Router
-from tripost.delivery.targets import next_hop_for
+from tripost.delivery.targets import next_hop_for, parse
 from tripost.gateway.control.action_verbs import ActionVerbs
 from tripost.gateway.control.explain import Binding
 from tripost.gateway.control.queue_verbs import QueueVerbs
@@ -48,9 +48,12 @@ def make_control(
     def way(to: str) -> Callable[[Recipient], str]:
         if to == "config":
             return lambda one: router.route(one.address).next_hop
+        if "?" in to:  # a next hop with its options, as queue summary tells it
+            parse(to)  # raises ValueError
+            return lambda one: to
         next_hop_for(to, "example.com")  # raises ValueError
         return lambda one: next_hop_for(to, one.address.rpartition("@")[2])
 
     verbs = QueueVerbs(queue, clock, binding, describe).verbs
-    verbs |= ActionVerbs(queue, bus, clock, way=way, hurry=dispatcher.hurry, grace=config.admin.grace).verbs
+    verbs |= ActionVerbs(queue, bus, clock, way=way, sites=dispatcher, grace=config.admin.grace).verbs
     return ControlServer(os.path.join(config.state, "control.sock"), config.admin.group, verbs, bus, clock)

@@ -139,6 +139,10 @@ class Edit:
         """The action is one that can be undone, or has not ended yet, and means the message at `place`."""
         return id in self._ledger.actions and self._ledger.actions[id].names(place)
 
+    def notes(self, prefix: str) -> dict[str, bytes]:
+        """What else is kept over restarts: rest of the name → value."""
+        return dict(self._ledger.notes.under(prefix))
+
     def actions(self) -> dict[str, Kept]:
         """The audit trail, oldest first."""
         found = {name: actions.decode_kept(value) for name, value in self._ledger.notes.under(actions.NOTE)}

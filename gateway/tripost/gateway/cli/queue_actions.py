@@ -18,7 +18,7 @@ from tripost.gateway.control.client import ask
 from tripost.gateway.control.explain import clock_text
 
 CHANGES = ("hold", "release", "retry", "reroute", "priority", "bounce", "delete", "expire")
-VERBS = (*CHANGES, "undo", "audit", "suspend", "resume", "suspensions")
+VERBS = (*CHANGES, "undo", "audit", "suspend", "resume", "suspensions", "limit", "limits")
 MANY = 10  # messages; more are asked about before they are changed
 ENDS = {"bounce": "returned to their senders", "delete": "deleted", "expire": "returned as expired"}
 
@@ -33,6 +33,10 @@ def run(config: Config, verb: str, options: argparse.Namespace, wanted: dict[str
         return _audit(config, options)
     if verb == "suspensions":
         return _suspensions(config, options)
+    if verb == "limit":
+        return _limit(config, options)
+    if verb == "limits":
+        return _limits(config, options)
     return _suspend(config, verb, options)
 
 
@@ -150,4 +154,31 @@ def _suspensions(config: Config, options: argparse.Namespace) -> int:
         print(f"{name}  {until}  {row['reason']}")
     if not rows and not options.json:
         print("nothing is suspended")
+    return 0
+
+
+def _limit(config: Config, options: argparse.Namespace) -> int:
+    said = {name: getattr(options, name) for name in ("connections", "rate", "connection_rate")}
+    said = {name: value for name, value in said.items() if value not in (None, "")}
+    if bool(said) == options.default:
+        raise ValueError("say --connections, --rate or --connection-rate, or --default for what is configured")
+    (row,) = list(ask(config.state, "queue.limit", site=options.site, **said))
+    if options.json:
+        print_row(row["sum"])
+    else:
+        told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items())
+        print(f"{options.site}: {told or 'as configured'}")
+    return 0
+
+
+def _limits(config: Config, options: argparse.Namespace) -> int:
+    rows = [row for row in ask(config.state, "queue.limits") if "sum" not in row]
+    for row in rows:
+        if options.json:
+            print_row(row)
+        else:
+            told = ", ".join(f"{name.replace('_', ' ')} {row[name]}" for name in row if name != "site" and row[name])
+            print(f"{row['site']}: {told}")
+    if not rows and not options.json:
+        print("all limits are as configured")
     return 0

@@ -27,6 +27,11 @@ VERBS = {
     ),
     "resume": ("end a suspension", "tripost queue resume mx:example.com"),
     "suspensions": ("list what is suspended", "tripost queue suspensions"),
+    "limit": (
+        "set a site's limits, until told otherwise",
+        "tripost queue limit mx:example.com --connections 50 --rate 100/s",
+    ),
+    "limits": ("list limits that operators set", "tripost queue limits"),
     "explain": ("why mail is not delivered yet", "tripost queue explain marc@example.com"),
     "verify": ("compare every checksum in the spool; exit 0, or 1 for damage", "tripost queue verify --offline"),
 }
@@ -46,6 +51,8 @@ def add_queue(queue: argparse.ArgumentParser, config_option: Callable[[argparse.
             _add_filter(one)
         if verb in ("suspend", "resume"):
             _add_suspension(verb, one)
+        if verb == "limit":
+            _add_limit(one)
         if verb == "undo":
             one.add_argument(
                 "action", nargs="?", default="", metavar="ACTION", help="as queue audit tells it (default: your newest)"
@@ -82,6 +89,14 @@ def _add_change(verb: str, one: argparse.ArgumentParser) -> None:
     one.add_argument("--yes", action="store_true", help="do not ask, however many there are")
     one.add_argument("--now", action="store_true", help="at once and for good: without [admin] grace for an undo")
     one.add_argument("--reason", default="", metavar="TEXT", help="for the audit trail, and for the sender of a bounce")
+
+
+def _add_limit(one: argparse.ArgumentParser) -> None:
+    one.add_argument("site", metavar="SITE", help="a site, or one of its next hops as queue summary tells it")
+    one.add_argument("--connections", type=int, metavar="N", help="at a time")
+    one.add_argument("--rate", default="", metavar="RATE", help="messages, 50/s or none")
+    one.add_argument("--connection-rate", default="", metavar="RATE", help="new connections, 10/min or none")
+    one.add_argument("--default", action="store_true", help="again as it is configured")
 
 
 def _add_suspension(verb: str, one: argparse.ArgumentParser) -> None:

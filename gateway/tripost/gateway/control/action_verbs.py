@@ -14,6 +14,10 @@ from typing import Any
 
 import msgspec
 
+from tripost.delivery.dispatcher import Dispatcher
+from tripost.delivery.settings import Rate
+from tripost.delivery.site import Said
+from tripost.gateway import units
 from tripost.gateway.control.arguments import as_, plain
 from tripost.gateway.control.frames import Answer, End, Row
 from tripost.gateway.control.server import Refused, Verb
@@ -49,14 +53,22 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reason: str = ""
 
 
+class Limit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`site`: or one of its next hops. Rates as in the configuration, "none" for none. Nothing: as configured."""
+
+    site: str
+    connections: int | None = None
+    rate: str = ""
+    connection_rate: str = ""
+
+
 class Taking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     action: str = ""  # "": the newest of who asks
     reason: str = ""
 
 
 class ActionVerbs:
-    """`way(to)` gives each recipient's next hop, or raises ValueError; `hurry(next_hop)` ends a rest; `grace` in
-    seconds."""
+    """`way(to)` gives each recipient's next hop, or raises ValueError; `grace` in seconds."""
 
     def __init__(
         self,
@@ -65,14 +77,14 @@ class ActionVerbs:
         clock: Clock,
         *,
         way: Callable[[str], Callable[[Recipient], str]],
-        hurry: Callable[[str], None],
+        sites: Dispatcher,
         grace: float,
     ) -> None:
         self._queue = queue
         self._bus = bus
         self._clock = clock
         self._way = way
-        self._hurry = hurry
+        self._sites = sites
         self._grace = grace
 
     @property
@@ -84,6 +96,8 @@ class ActionVerbs:
             "queue.suspend": self._suspend,
             "queue.resume": self._resume,
             "queue.suspensions": self._suspensions,
+            "queue.limit": self._limit,
+            "queue.limits": self._limits,
         }
 
     # --- messages ---
@@ -133,7 +147,7 @@ class ActionVerbs:
         probed = 0
         for next_hop in done.next_hops:
             probed += self._queue.probe(next_hop)
-            self._hurry(next_hop)
+            self._sites.hurry(next_hop)
         return msgspec.structs.replace(done, messages=max(done.messages, min(probed, 1) * done.fit))
 
     async def _undo(self, arguments: dict[str, object], who: str) -> AsyncGenerator[Answer, None]:
@@ -192,9 +206,45 @@ class ActionVerbs:
             yield Row({"kind": kind, "what": what, "until": until, "reason": reason})
         yield End({"suspensions": len(rows)})
 
+    async def _limit(self, arguments: dict[str, object], who: str) -> AsyncGenerator[Answer, None]:
+        limit = as_(Limit, arguments)
+        try:
+            said = Said(limit.connections, _rate(limit.rate), _rate(limit.connection_rate), who)
+        except ValueError as wrong:
+            raise Refused(str(wrong), 2) from wrong
+        if limit.connections is not None and limit.connections < 1:
+            raise Refused("at least one connection; to stop a site, suspend its next hops", 2)
+        if not await self._sites.limit(limit.site, said):
+            raise Refused(f"nothing is known of a site or next hop {limit.site}; see tripost queue summary")
+        self._steered("limit", who, msgspec.json.encode(limit).decode(), 1)
+        yield End({"site": limit.site, "as_configured": said.empty})
+
+    async def _limits(self, arguments: dict[str, object], who: str) -> AsyncGenerator[Answer, None]:
+        found = self._sites.limits()
+        for site, said in sorted(found.items()):
+            yield Row(
+                {"site": site, "connections": said.connections, "who": said.who}
+                | {"rate": _rate_text(said.rate), "connection_rate": _rate_text(said.connection_rate)}
+            )
+        yield End({"limits": len(found)})
+
     def _steered(self, verb: str, who: str, what: str, changed: int, action: str = "") -> None:
         now = self._clock.now()
         self._bus.emit(Steered(time=now, who=who, action=verb, what=what, changed=changed, id=action))
+
+
+def _rate(text: str) -> Rate | None:
+    """Raises ValueError."""
+    if not text or text == "none":
+        return Rate() if text else None
+    found = units.rate(text)
+    return Rate(found.count, found.seconds)
+
+
+def _rate_text(rate: Rate | None) -> str:
+    if rate is None:
+        return ""
+    return f"{rate.count}/{rate.seconds:g}s" if rate.count else "none"
 
 
 def _named(target: Target) -> str:

@@ -44,12 +44,23 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
 
 
 LIMITS = {
+    "dns": "the hosts of {site} are being looked for",
     "connections": "all connections that [delivery] allows to {site} are in use",
     "feedback": "{site} refused more connections than are open now; another one is tried from time to time",
     "rate": "[delivery] rate for {site} is reached",
     "connection_rate": "[delivery] connection_rate for {site} is reached",
     "max_connections": "[delivery] max_connections for all sites together are in use",
     "rest": "{site} asked us to slow down, and is left alone for a while",
+}
+
+
+MAILBOX_FULL = " 4.2.2 "
+TLS_NEEDED = (" 4.7.4 ", " 4.7.5 ")  # in what delivery says of a host without, or with other, TLS
+UNBIND = {
+    "connections": "tripost queue limit {hop} --connections 100",
+    "rate": "tripost queue limit {hop} --rate none",
+    "connection_rate": "tripost queue limit {hop} --connection-rate none",
+    "rest": "tripost queue retry --id {id}",
 }
 
 
@@ -92,18 +103,32 @@ def _why(
         reason = f"delivery to {hop} is suspended" + (f": {one.reason}" if one is not None and one.reason else "")
         return reason, one.until if one is not None else 0.0, f"tripost queue resume {hop}"
     retry = f"tripost queue retry --id {message.id}"
+    if delivery.state == DEFERRED and hop == "local" and MAILBOX_FULL in delivery.reply:
+        told = f"the mailbox of {delivery.recipient} is over its quota: {delivery.reply}"
+        return told, delivery.due, f"tripost user quota {shlex.quote(delivery.recipient)} 0 --messages 0 && {retry}"
     if delivery.state == DEFERRED and not delivery.attempts:
         return "its sender asked to hold it until then", delivery.due, retry
     if delivery.state == DEFERRED:
         return f"attempt {delivery.attempts} was told to try again later: {delivery.reply}", delivery.due, retry
     if delivery.state == DOWN:
         reason, until = queue.down(hop)
+        if any(code in reason for code in TLS_NEEDED):
+            command = f"tripost queue reroute --id {message.id} --to {shlex.quote(_with_tls(hop, 'may'))}"
+            return f"{hop} must be spoken to with TLS, and could not: {reason}", until, command
         return f"{hop} could not be spoken to: {reason}", until, retry
     limit = binding(hop)
     if limit is not None:
         text = LIMITS.get(limit.by, "{site}: " + limit.by).format(site=limit.site)
-        return text, now + limit.wait if limit.wait else 0.0, ""
+        command = UNBIND.get(limit.by, "").format(hop=shlex.quote(hop), id=message.id)
+        return text, now + limit.wait if limit.wait else 0.0, command
     return "it is due and will be tried as soon as its turn comes", now, ""
+
+
+def _with_tls(hop: str, level: str) -> str:
+    """The next hop with another TLS level (tripost.delivery.targets)."""
+    base, _, options = hop.partition("?")
+    others = [one for one in options.split("&") if one and not one.startswith("tls=")]
+    return f"{base}?{'&'.join([f'tls={level}', *others])}"
 
 
 def _ending(message: Message, queue: Queue) -> tuple[str, float, str]:
