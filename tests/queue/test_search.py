@@ -6,7 +6,10 @@ import pytest
 
 from support.fake_files import FakeFiles
 from support.queues import put, queue_on
+from tripost.queue import records
+from tripost.queue.entries import Acceptance, encode
 from tripost.queue.finding import Wanted
+from tripost.queue.looking import Places
 from tripost.queue.manager import Queue
 from tripost.queue.message import Deferred, Envelope, Recipient
 from tripost.queue.planning import Order
@@ -60,6 +63,13 @@ async def stocked(queue: Queue) -> None:
         ({"larger": 3000}, "0A2"),
         ({"attempts": 1}, "0B4"),
         ({"error": "GREYLISTED"}, "0B4"),
+        ({"error": "kind-of"}, "0B4"),
+        ({"error": "kind"}, ""),
+        ({"site": "site of mx:x*"}, "0A1"),
+        ({"header": "subject:  HEL"}, "0A1 0A2 0B3 0B4"),
+        ({"header": "Subject: x"}, "0B5"),
+        ({"header": "From: hello"}, ""),
+        ({"header": "Subject: hello", "sender": "<>"}, "0B3"),
         ({"states": ("deferred",)}, "0B4"),
         ({"states": ("held", "suspended")}, "0B3 0B5"),
         ({"states": ("ready",)}, "0A1 0A2"),
@@ -71,6 +81,8 @@ async def stocked(queue: Queue) -> None:
 async def test_find(wanted: dict[str, object], ids: str, autojump_clock: object) -> None:
     async with queue_on(FakeFiles()) as queue:
         await stocked(queue)
+        queue.search.site_of = lambda next_hop: f"site of {next_hop}"
+        queue.search.class_of = lambda reply: "kind-of"
         for lease in await queue.claim("mx:far.example", 5):
             await (queue.settle(lease, {0: LATER}) if lease.envelope.id == "0B4" else _give_back(queue, lease))
         await queue.suspend("local")
@@ -92,6 +104,47 @@ async def test_only_the_recipients_that_are_wanted_are_told() -> None:
         }
         with pytest.raises(ValueError, match="no state 'lost'"):
             await found(queue, states=("lost",))
+        with pytest.raises(ValueError, match="is written as"):
+            await found(queue, header="Subject")
+
+
+@pytest.mark.parametrize(
+    ("header", "head", "fits"),
+    [
+        ("Subject: a letter", b"From: x\r\nSubject: this is\r\n\ta  Letter to you", True),
+        ("Subject: a letter", b"X-Subject: a letter\r\nFrom: Subject: a letter", False),
+        ("subject:", b"Subject: ", True),
+        ("Subject: gr\u00fc\u00dfe", "Subject: Gr\u00fc\u00dfe".encode(), True),
+        ("Subject: x", b"\xff\xfe: x\r\nno field", False),
+    ],
+)
+def test_header_fields(header: str, head: bytes, fits: bool) -> None:
+    assert Wanted(header=header).fits_header(head) == fits
+
+
+def test_only_envelopes_are_looked_at() -> None:
+    """Of a record with an inline content; but of one whose content is a file, or that has something behind, all."""
+    key = bytes(16)
+    people = tuple(Recipient(n, f"user{n}@x.example", "mx:x.example") for n in range(3))
+    for size in (10, 300, 70_000):
+        envelope = Envelope("ID", "s@x.example", people, NOW, NOW, size)
+        for body, file, hit in ((b"needle" + b"x" * (size - 6), "", False), (b"", "needle.body", True)):
+            record = records.encode(key, 32, 2, encode(Acceptance(envelope, body, file, 0xA000 if file else 0)))
+            handle = FakeHandle(b"\0" * 32 + record)
+            places = Places()
+            places.add(32, 0, size)
+            places.sort()
+            for needle, wanted in ((b"user2@", True), (b"needle", hit), (b"", True), (b"nothing", False)):
+                at, found = places.look(needle, 0, key, handle)  # type: ignore[arg-type]  # it can read
+                assert (at, len(found)) == (1, int(wanted)), (size, file, needle)
+
+
+class FakeHandle:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read_at(self, at: int, size: int) -> bytes:
+        return self._data[at : at + size]
 
 
 async def test_after_a_restart_and_over_many_segments() -> None:

@@ -225,6 +225,11 @@ class Dispatcher:
         """What operators said, by site."""
         return {name: decode_said(value) for name, value in self._queue.edit.notes(SAID).items()}
 
+    def site_of(self, next_hop: str) -> str:
+        """"" where nobody has asked for its hosts yet."""
+        way = self._ways.known(next_hop)
+        return way.site if way is not None else ""
+
     def hurry(self, next_hop: str) -> None:
         """Its site has rested enough: somebody knows better."""
         way = self._ways.known(next_hop)

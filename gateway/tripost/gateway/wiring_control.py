@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from tripost.delivery.classify import classify
 from tripost.delivery.dispatcher import Dispatcher
 from tripost.delivery.routing import Router
 from tripost.delivery.targets import next_hop_for, parse
@@ -54,6 +55,8 @@ def make_control(
         next_hop_for(to, "example.com")  # raises ValueError
         return lambda one: next_hop_for(to, one.address.rpartition("@")[2])
 
+    queue.search.site_of = dispatcher.site_of
+    queue.search.class_of = lambda reply: classify(reply).name
     verbs = QueueVerbs(queue, clock, binding, describe).verbs
     verbs |= ActionVerbs(queue, bus, clock, way=way, sites=dispatcher, grace=config.admin.grace).verbs
     return ControlServer(os.path.join(config.state, "control.sock"), config.admin.group, verbs, bus, clock)

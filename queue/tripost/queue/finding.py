@@ -23,12 +23,13 @@ from tripost.queue.message import Envelope, Recipient
 READY, DEFERRED, HELD, SUSPENDED, ACTIVE, DOWN = "ready", "deferred", "held", "suspended", "active", "down"
 ENDING = "ending"  # an operator's action is to end it
 NEEDLE = 3  # octets
+_FOLD = re.compile(rb"\r\n[ \t]+")
 STATES = (READY, DEFERRED, HELD, SUSPENDED, ACTIVE, DOWN, ENDING)
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """ "" or 0 for whatever: ages in seconds, `larger` in octets, `attempts` at least so many, `error` a part of the
-    last reply. `states`: any of these."""
+    """ "" or 0 for whatever: ages in seconds, `larger` in octets, `attempts` at least so many, `error` a part or the
+    class of the last reply, `header` "Name: text". `states`: any of these."""
 
     id: str = ""
     sender: str = ""
@@ -37,7 +38,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     domain: str = ""
     next_hop: str = ""
     account: str = ""
+    site: str = ""
     error: str = ""
+    header: str = ""
     older: float = 0.0
     younger: float = 0.0
     larger: int = 0
@@ -51,6 +54,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"no state {state!r}; there are {', '.join(STATES)}")
         if min(self.older, self.younger, self.larger, self.attempts) < 0:
             raise ValueError("ages, sizes and attempts are not negative")
+        name, colon, _ = self.header.partition(":")
+        if self.header and not (name.strip() and colon):
+            raise ValueError("a header is written as 'Name: text'")
 
     @property
     def anything(self) -> bool:
@@ -81,8 +87,23 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             not self.domain or like(self.domain, one.address.rpartition("@")[2])
         )
 
-    def fits_hop(self, name: str) -> bool:
-        return like(self.next_hop, name) or like(self.next_hop, name.partition(":")[2])
+    def fits_hop(self, name: str, site: str) -> bool:
+        fits = like(self.next_hop, name) or like(self.next_hop, name.partition(":")[2])
+        return fits and (not self.site or like(self.site, site))
+
+    def fits_error(self, reply: str, kind: str) -> bool:
+        """The reply holds the words, or they are its class."""
+        return self.error.lower() in reply.lower() or self.error.lower() == kind
+
+    def fits_header(self, head: bytes) -> bool:
+        """One of the fields of that name holds the text, whatever the case and the folding (RFC 5322 §2.2.3)."""
+        name, _, text = self.header.partition(":")
+        wanted = " ".join(text.split()).lower()
+        for field in _FOLD.sub(b" ", head).split(b"\r\n"):
+            own, colon, value = field.decode("utf-8", "replace").partition(":")
+            if colon and own.strip().lower() == name.strip().lower() and wanted in " ".join(value.split()).lower():
+                return True
+        return False
 
 
 def _addresses(envelope: Envelope) -> list[str]:

@@ -15,7 +15,7 @@ Fails    ValueError for what cannot be meant; a record that cannot be read is
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -76,6 +76,7 @@ class Match:
         self.whole = 0
 
 
+HEADER = 64 << 10  # octets of a header that are looked at
 AGES = (5, 10, 20, 40, 80, 160, 320, 640, 1280)  # minutes, as qshape has them
 _LIMITS = [minutes * 60 for minutes in AGES]
 
@@ -103,6 +104,9 @@ class Search:
         self._clock = clock
         self._expire = expire
         self._pauses = pauses
+        # what only delivery knows: a next hop's site, "" for unknown, and the class of a reply
+        self.site_of: Callable[[str], str] = lambda next_hop: ""
+        self.class_of: Callable[[str], str] = lambda reply: ""
 
     # --- columns ---
 
@@ -124,7 +128,7 @@ class Search:
     async def _rows_of(self, wanted: Wanted) -> AsyncGenerator[list[int]]:
         """Rows that the columns do not exclude, in pieces; other tasks run between them."""
         rows, hops = self._rows, dict[int, bool]()
-        plain = not wanted.attempts and not wanted.larger and not wanted.next_hop and not wanted.states
+        plain = not wanted.attempts and not wanted.larger and not (wanted.next_hop or wanted.site) and not wanted.states
         for start, end in pieces(rows):
             if plain:
                 yield [row for row, flags in enumerate(rows.flags[start:end], start) if not flags & GONE]
@@ -140,10 +144,11 @@ class Search:
             return False
         if wanted.larger and rows.size[row] <= wanted.larger:
             return False
-        if wanted.next_hop:
+        if wanted.next_hop or wanted.site:
             hop = rows.hop[row]
             if hop not in hops:
-                hops[hop] = wanted.fits_hop(self._ledger.schedule.name(hop))
+                name = self._ledger.schedule.name(hop)
+                hops[hop] = wanted.fits_hop(name, self.site_of(name) if wanted.site else "")
             if not hops[hop]:
                 return False
         return not wanted.states or bool(self._pauses.known) or self.state(row, now) in wanted.states
@@ -270,18 +275,20 @@ class Search:
             chosen = [one for one in queued if wanted.fits_recipient(one)]
             if chosen and (rows.told[row] or wanted.error):
                 replies = await self._store.replies(rows.told[row])
-                chosen = [one for one in chosen if wanted.error.lower() in replies.get(one.id, "").lower()]
+                if wanted.error:
+                    chosen = [one for one in chosen if self._fits_error(replies.get(one.id, ""), wanted)]
                 match.replies |= replies
                 if rows.flags[row] & GONE or rows.place[row] != place:
                     continue  # it ended while its replies were read
             if chosen:
                 match.deliveries.append((row, chosen))
                 match.whole += len(chosen) == len(queued)
+        if match.deliveries and wanted.header and not wanted.fits_header(await self.header(match, HEADER)):
+            match.deliveries.clear()
         return match
 
-    def whole(self, match: Match) -> bool:
-        """All that is queued of the message is wanted."""
-        return match.whole == self._rows.shared.get(match.place, 1)
+    def _fits_error(self, reply: str, wanted: Wanted) -> bool:
+        return bool(reply) and wanted.fits_error(reply, self.class_of(reply))
 
     def reader(self, match: Match) -> BodyReader:
         """The message's content. Raises SpoolError."""

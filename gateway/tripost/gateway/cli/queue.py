@@ -103,7 +103,7 @@ def _arguments(verb: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _filter(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("id", "sender", "recipient", "domain", "next_hop", "account", "error")
+    names = ("id", "sender", "recipient", "domain", "next_hop", "site", "account", "error", "header")
     found: dict[str, Any] = {name: getattr(options, name) for name in names if getattr(options, name)}
     for name, key, read in (
         ("older_than", "older", units.duration),
