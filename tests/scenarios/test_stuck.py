@@ -47,7 +47,7 @@ def test_a_rate_limit(tmp_path: pathlib.Path) -> None:
             assert wait_for(lambda: len(sink.messages) == 4)
             assert gateway.command("queue", "limit", f"smtp://127.0.0.1:{port}", "--default").returncode == 0
             assert "as configured" in gateway.command("queue", "limits").stdout
-            assert gateway.command("queue", "limit", "mx:nobody.example", "--rate", "1/s").returncode == 1
+            assert gateway.command("queue", "limit", "pigeon:nobody", "--rate", "1/s").returncode == 1
             assert gateway.command("queue", "limit", "mx:nobody.example", "--rate", "fast").returncode == 2
     finally:
         sink.close()

@@ -211,15 +211,23 @@ class Dispatcher:
     async def limit(self, name: str, said: Said) -> bool:
         """An operator's limits for a site (by its name or one of its next hops), or with an empty word again those that
         are configured. Durable. False where no such site is known, or there is no room for one more."""
-        way = self._ways.known(name)
-        site = self._sites.get(way.site if way is not None else name)
-        if site is None or not self._queue.note(SAID + site.name, b"" if said.empty else encode_said(said)):
+        site_name = name if name in self._sites else await self._site_named(name)
+        if not site_name or not self._queue.note(SAID + site_name, b"" if said.empty else encode_said(said)):
             return False
-        site.bind(said, self._clock.now())
         await self._queue.write_notes()
-        site.lot.unpark_all()
-        self.serve(site)
+        site = self._sites.get(site_name)
+        if site is not None:
+            site.bind(said, self._clock.now())
+            site.lot.unpark_all()
+            self.serve(site)
         return True
+
+    async def _site_named(self, next_hop: str) -> str:
+        """Its site, "" for what is no next hop."""
+        try:
+            return (await self._ways.find(next_hop)).site
+        except Unroutable:
+            return ""
 
     def limits(self) -> dict[str, Said]:
         """What operators said, by site."""
