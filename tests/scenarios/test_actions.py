@@ -174,6 +174,31 @@ def test_mail_is_suspended_by_where_it_comes_from(gateway: Running, port: int, o
         sink.close()
 
 
+def test_export_and_import(gateway: Running, port: int, tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "out"
+    small = send(gateway, "u@a.example", "v@b.example")
+    large = send(gateway, "w@a.example", text="x" * 70 + "\r\n" + ("y" * 70 + "\r\n") * 3000)
+    told(gateway, "priority", "4", "--id", small)
+    done = gateway.command("queue", "export", "--domain", "a.example", str(folder))
+    assert done.stdout.startswith("2 messages are in"), done.stderr
+    again = gateway.command("queue", "export", "--domain", "a.example", str(folder))
+    assert (again.returncode, "File exists" in again.stderr) == (1, True)
+    contents = {id: gateway.command("queue", "show", id, "--content").stdout for id in (small, large)}
+    assert (folder / f"{large}.eml").read_text() == contents[large]
+    told(gateway, "delete", "--id", "*", "--now")
+    assert wait_for(lambda: not queued(gateway))
+    done = gateway.command("queue", "import", str(folder), "--json")
+    rows = {row["file"]: row["id"] for row in map(json.loads, done.stdout.splitlines())}
+    new = {id: rows[str(folder / f"{id}.json")] for id in (small, large)}
+    assert queued(gateway) == {new[small]: ["u@a.example suspended"], new[large]: ["w@a.example suspended"]}
+    assert [gateway.command("queue", "show", new[id], "--content").stdout for id in contents] == [*contents.values()]
+    (folder / f"{small}.json").write_text('{"sender": "x"}')
+    (folder / f"{large}.eml").unlink()
+    wrong = gateway.command("queue", "import", str(folder))
+    assert (wrong.returncode, wrong.stderr.count("\n"), "not understood" in wrong.stderr) == (1, 2, True)
+    assert gateway.command("status").returncode == 0
+
+
 def test_what_cannot_be_meant(gateway: Running) -> None:
     send(gateway, "u@a.example")
     for words, code, text in (

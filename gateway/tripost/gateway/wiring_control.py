@@ -14,7 +14,8 @@ from tripost.delivery.targets import next_hop_for, parse
 from tripost.gateway.control.action_verbs import ActionVerbs
 from tripost.gateway.control.explain import Binding
 from tripost.gateway.control.queue_verbs import QueueVerbs
-from tripost.gateway.control.server import ControlServer
+from tripost.gateway.control.server import ControlServer, Upload, Verb
+from tripost.gateway.control.transfer_verbs import TransferVerbs
 from tripost.gateway.settings import Config
 from tripost.queue.clock import Clock
 from tripost.queue.events import Bus
@@ -57,6 +58,9 @@ def make_control(
 
     queue.search.site_of = dispatcher.site_of
     queue.search.class_of = lambda reply: classify(reply).name
-    verbs = QueueVerbs(queue, clock, binding, describe).verbs
-    verbs |= ActionVerbs(queue, bus, clock, way=way, sites=dispatcher, grace=config.admin.grace).verbs
+    verbs: dict[str, Verb | Upload] = {
+        **QueueVerbs(queue, clock, binding, describe).verbs,
+        **ActionVerbs(queue, bus, clock, way=way, sites=dispatcher, grace=config.admin.grace).verbs,
+        **TransferVerbs(queue, bus, clock, router, lambda: config.retry.warn or 3600.0).verbs,
+    }
     return ControlServer(os.path.join(config.state, "control.sock"), config.admin.group, verbs, bus, clock)

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from tripost.gateway import units
-from tripost.gateway.cli import queue_actions, queue_verify
+from tripost.gateway.cli import queue_actions, queue_transfer, queue_verify
 from tripost.gateway.cli.printing import print_row
 from tripost.gateway.config import Config
 from tripost.gateway.control.client import ControlError, ask
@@ -53,6 +53,10 @@ def status(config: Config, options: argparse.Namespace) -> int:
 def talk(config: Config, verb: str, options: argparse.Namespace) -> int:
     if verb in queue_actions.VERBS:
         return queue_actions.run(config, verb, options, _filter(options) if verb in queue_actions.CHANGES else {})
+    if verb == "export":
+        return queue_transfer.export(config, options, _filter(options))
+    if verb == "import":
+        return queue_transfer.bring(config, options)
     if verb == "show":
         return show(config, options)
     rows = list(ask(config.state, f"queue.{verb}", **_arguments(verb, options)))

@@ -32,11 +32,13 @@ VERBS = {
         "tripost queue limit mx:example.com --connections 50 --rate 100/s",
     ),
     "limits": ("list limits that operators set", "tripost queue limits"),
+    "export": ("copy messages into a folder", "tripost queue export --domain example.com /tmp/mail"),
+    "import": ("queue messages that were exported", "tripost queue import /tmp/mail"),
     "explain": ("why mail is not delivered yet", "tripost queue explain marc@example.com"),
     "verify": ("compare every checksum in the spool; exit 0, or 1 for damage", "tripost queue verify --offline"),
 }
 CHANGES = ("hold", "release", "retry", "reroute", "priority", "bounce", "delete", "expire")
-FILTERED = ("list", "count", *CHANGES)
+FILTERED = ("list", "count", "export", *CHANGES)
 
 
 def add_queue(queue: argparse.ArgumentParser, config_option: Callable[[argparse.ArgumentParser], None]) -> None:
@@ -51,6 +53,11 @@ def add_queue(queue: argparse.ArgumentParser, config_option: Callable[[argparse.
             _add_filter(one)
         if verb in ("suspend", "resume"):
             _add_suspension(verb, one)
+        if verb == "export":
+            one.add_argument("folder", metavar="FOLDER", help="made where it is not there; two files a message")
+            one.add_argument("--limit", type=int, default=0, metavar="N", help="messages at most (default: all)")
+        if verb == "import":
+            one.add_argument("paths", nargs="+", metavar="PATH", help="an exported ID.json, or a folder of them")
         if verb == "limit":
             _add_limit(one)
         if verb == "undo":

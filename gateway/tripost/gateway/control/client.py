@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -23,8 +23,10 @@ from tripost.gateway.control.frames import (
     Row,
     decode_answer,
     frame,
+    piece,
 )
 
+PIECE = 32 << 10  # octets of content in a frame
 PATIENCE = 60.0  # seconds without a row
 
 
@@ -53,6 +55,23 @@ def ask(state: str, verb: str, **arguments: Any) -> Iterator[dict[str, Any]]:
             raise NotRunning(f"the gateway in {state} did not answer within {PATIENCE:g} s") from None
         except OSError as wrong:
             raise NotRunning(f"the gateway in {state} went away: {wrong.strerror}") from wrong
+
+
+def hand_in(state: str, verb: str, content: BinaryIO, **arguments: Any) -> dict[str, Any]:
+    """The sum of what a verb answers that takes octets. Raises ControlError, OSError of the content."""
+    with _connected(state) as sock:
+        try:
+            sock.sendall(frame(Request(version=VERSION, verb=verb, arguments=arguments)))
+            while data := content.read(PIECE):
+                sock.sendall(piece(data))
+            sock.sendall(piece(b""))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it refused, and says why
+        try:
+            found: dict[str, Any] = list(_rows(sock))[-1]["sum"]
+        except (TimeoutError, ConnectionError) as wrong:
+            raise NotRunning(f"the gateway in {state} went away: {wrong}") from wrong
+    return found
 
 
 def _rows(sock: socket.socket) -> Iterator[dict[str, Any]]:

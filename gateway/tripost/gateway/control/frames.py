@@ -63,6 +63,11 @@ def frame(what: Request | Answer) -> bytes:
     return _HEAD.pack(len(payload)) + payload
 
 
+def piece(data: bytes) -> bytes:
+    """A frame of octets, behind a request that takes some; an empty one ends them."""
+    return _HEAD.pack(len(data)) + data
+
+
 class Reader:
     """Octets in, payloads out."""
 

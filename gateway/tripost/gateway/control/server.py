@@ -14,8 +14,9 @@ import os
 import pwd
 import socket as stdlib_socket
 import struct
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from typing import NamedTuple
 
 import msgspec
 import trio
@@ -44,6 +45,12 @@ _CREDENTIALS = struct.Struct("3i")
 Verb = Callable[[dict[str, object], str], AsyncGenerator[Answer, None]]
 
 
+class Upload(NamedTuple):
+    """A verb that takes frames of octets behind its request, until an empty one."""
+
+    verb: Callable[[dict[str, object], str, AsyncIterator[bytes]], AsyncGenerator[Answer, None]]
+
+
 class Refused(Exception):
     """A request that is not done; the text is for the user, `exit` the exit code."""
 
@@ -55,7 +62,7 @@ class Refused(Exception):
 class ControlServer:
     """`verbs`: name → what answers it."""
 
-    def __init__(self, path: str, group: str, verbs: dict[str, Verb], bus: Bus, clock: Clock) -> None:
+    def __init__(self, path: str, group: str, verbs: Mapping[str, Verb | Upload], bus: Bus, clock: Clock) -> None:
         self._path = path
         self._group = group
         self._verbs = verbs
@@ -114,16 +121,19 @@ class ControlServer:
             if not who:
                 await stream.send_all(frame(Error("you may not steer this gateway: see [admin] group", 1)))
                 return
-            request = await _request(stream)
+            reader = Reader(REQUEST_LIMIT)
+            request, more = await _request(stream, reader)
         try:
-            async for answer in self._answers(request, who):
+            async for answer in self._answers(request, who, _incoming(stream, reader, more)):
                 with trio.fail_after(PATIENCE):
                     await stream.send_all(frame(answer))
         except Refused as wrong:
             with trio.fail_after(PATIENCE):
                 await stream.send_all(frame(Error(str(wrong), wrong.exit)))
 
-    async def _answers(self, request: Request | Error, who: str) -> AsyncGenerator[Answer, None]:
+    async def _answers(
+        self, request: Request | Error, who: str, more: AsyncGenerator[bytes, None]
+    ) -> AsyncGenerator[Answer, None]:
         if isinstance(request, Error):
             yield request
             return
@@ -131,25 +141,42 @@ class ControlServer:
         if verb is None:
             yield Error(f"this gateway does not know {request.verb!r}", 3)
             return
-        async with aclosing(verb(request.arguments, who)) as answers:
+        called = verb.verb(request.arguments, who, more) if isinstance(verb, Upload) else verb(request.arguments, who)
+        async with aclosing(more), aclosing(called) as answers:
             async for answer in answers:
                 yield answer
 
 
-async def _request(stream: FastStream) -> Request | Error:
-    """Raises BrokenResourceError when the client went away."""
-    reader = Reader(REQUEST_LIMIT)
+async def _request(stream: FastStream, reader: Reader) -> tuple[Request | Error, list[bytes]]:
+    """And what came behind it. Raises BrokenResourceError when the client went away."""
     while data := await stream.receive_some(REQUEST_LIMIT):
         try:
             payloads = reader.feed(bytes(data))
             if payloads:
                 request = decode_request(payloads[0])
                 if request.version != VERSION:
-                    return Error(f"this gateway speaks version {VERSION} of the protocol, not {request.version}", 3)
-                return request
+                    return Error(f"this gateway speaks version {VERSION} of the protocol, not {request.version}", 3), []
+                return request, payloads[1:]
         except (FrameError, msgspec.DecodeError, msgspec.ValidationError) as wrong:
-            return Error(f"not a request: {wrong}", 3)
+            return Error(f"not a request: {wrong}", 3), []
     raise trio.BrokenResourceError("the client went away")
+
+
+async def _incoming(stream: FastStream, reader: Reader, payloads: list[bytes]) -> AsyncGenerator[bytes, None]:
+    """Frames of octets until an empty one. Raises BrokenResourceError, TooSlowError, Refused."""
+    while True:
+        for payload in payloads:
+            if not payload:
+                return
+            yield payload
+        with trio.fail_after(PATIENCE):
+            data = await stream.receive_some(REQUEST_LIMIT)
+        if not data:
+            raise trio.BrokenResourceError("the client went away")
+        try:
+            payloads = reader.feed(bytes(data))
+        except FrameError as wrong:
+            raise Refused(str(wrong), 3) from wrong
 
 
 def _who(stream: FastStream, group: str) -> str:
