@@ -8,7 +8,7 @@ import trio
 from support.fake_files import FakeFiles
 from support.life import queued
 from support.queues import letter, put, queue_on
-from tripost.queue import actions
+from tripost.queue import actions, edit
 from tripost.queue.clock import Clock
 from tripost.queue.edit import Done
 from tripost.queue.errors import SpoolFull
@@ -273,6 +273,18 @@ async def test_the_trail_is_bounded(autojump_clock: object, monkeypatch: pytest.
             await queue.edit.act(Order(verb="hold", who="op", reason="x" * 2000), Wanted())
         with pytest.raises(ValueError, match="from -9 to 9"):
             await act(queue, "priority", "10")
+
+
+async def test_too_much_that_can_be_undone_is_refused(autojump_clock: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edit, "OPEN_TARGETS", 2)
+    async with queue_on(FakeFiles()) as queue:
+        for n in range(3):
+            await put(queue, f"M{n}", "mx:a")
+        await act(queue, "hold")
+        with pytest.raises(ValueError, match="wait until"):
+            await act(queue, "release")
+        await trio.sleep(102)
+        assert (await act(queue, "release")).messages == 3
 
 
 async def test_a_part_of_too_many_is_refused(autojump_clock: object, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,11 +67,9 @@ class Action(msgspec.Struct, frozen=True, array_like=True):
     does: str
     groups: tuple[Group, ...]
 
-    def places(self) -> Iterator[int]:
-        """Of every message that is meant, whole or in part."""
-        for group in self.groups:
-            yield from numbers(group.places)
-            yield from group.parts
+    def __len__(self) -> int:
+        """Messages that are meant, whole or in part."""
+        return sum(len(group.places) // 8 + len(group.parts) for group in self.groups)
 
     def names(self, place: int) -> bool:
         """The message is meant, whole or in part."""

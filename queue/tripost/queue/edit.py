@@ -39,7 +39,8 @@ from tripost.queue.schedule import STEP
 from tripost.queue.search import Search
 from tripost.queue.store import Store
 
-OPEN = 1000  # actions that can be undone yet
+OPEN = 1000  # actions that can be undone yet…
+OPEN_TARGETS = 10_000_000  # …and messages that they name, 8 octets each
 
 # of a delivery of which only some recipients are meant: (row, those, the others, after)
 _Part = tuple[int, tuple[int, ...], tuple[int, ...], str]
@@ -92,8 +93,8 @@ class Edit:
         """Durable when it returns. Raises TooMany, ValueError."""
         order.check()
         async with self._moving:
-            if len(self._ledger.actions) >= OPEN:
-                raise ValueError(f"{OPEN} actions can be undone yet: wait until their grace time is over")
+            if len(self._ledger.actions) >= OPEN or sum(map(len, self._ledger.actions.values())) > OPEN_TARGETS:
+                raise ValueError("too many actions can be undone yet: wait until their grace time is over")
             plan = await self._plan(order, wanted)
             if not plan.messages:
                 return _done(plan)
