@@ -28,9 +28,13 @@ HOUR, DAY = 3600.0, 86_400.0
 SETTINGS = replace(SMALL, warn=4 * HOUR)
 
 
-async def _put(one: Lab, *people: Recipient, sender: str = "fred@truc.fr", **more: Any) -> None:
+CONTENT = b"Subject: told\r\n\r\nhi\r\n"
+
+
+async def _put(
+    one: Lab, *people: Recipient, sender: str = "fred@truc.fr", content: bytes = CONTENT, **more: Any
+) -> None:
     body = one.queue.new_body()
-    content = b"Subject: told\r\n\r\nhi\r\n"
     await body.write(content)
     now = one.clock.now()
     envelope = Envelope(one.queue.new_id(), sender, people, now, now + EXPIRE, len(content), **more)
@@ -152,3 +156,29 @@ async def test_attempts_of_one_outage_follow_the_schedule(autojump_clock: MockCl
         failed = one.events(events.Bounced)
         assert len(failed) == 200
         assert all(row.time <= 1_800_000_000.0 + 5 * DAY + 400 for row in failed)
+
+
+@pytest.mark.parametrize("eight_bit_host", [True, False])
+async def test_a_full_report_of_eight_bits(
+    autojump_clock: MockClock, tmp_path: pathlib.Path, eight_bit_host: bool
+) -> None:
+    """Where the way back takes 7 bits only, the report comes with the header alone, rather than not at all."""
+    hello = "250-peer\r\n250-8BITMIME\r\n250 PIPELINING" if eight_bit_host else "250 peer"
+    rcpt = {"RCPT": lambda line: "550 5.1.1 nobody" if "<x@" in line else "250 ok"}
+    content = b"Subject: told\r\nX-Long: " + b"y" * 990 + b"\r\n\r\n" + b"caf\xe9\r\n" * 20_000
+    settings = replace(SETTINGS, most_original=1 << 20)
+    async with lab(tmp_path, settings=settings, answers={"EHLO": hello, **rcpt}) as one:
+        await _put(
+            one, _person(0, "x@far.example"), sender="u@away.example", content=content, eight_bit=True, ret="FULL"
+        )
+        await trio.sleep(5)
+        report = one.peer.messages[-1]
+        assert b"Final-Recipient: rfc822; x@far.example" in report
+        assert (content in report + b"\r\n") is eight_bit_host
+        if not eight_bit_host:
+            assert report.isascii()
+            assert b"Content-Type: text/rfc822-headers; charset=us-ascii\r\n\r\nSubject: told\r\nX-Long: yy" in report
+            assert report.count(b"\r\n--=_") == 4
+            assert report.endswith(b"--\r\n")
+        assert one.queue.statistics().queued == 0
+        assert not one.mailbox("post@truc.fr")

@@ -20,8 +20,9 @@ import trio
 
 from tripost.delivery.client_auth import AuthError, choose
 from tripost.delivery.client_tls import ClientTls, TlsFailed
-from tripost.delivery.contents import READ, last_chunk, look
+from tripost.delivery.contents import READ, for_seven_bits, last_chunk, look
 from tripost.delivery.demands import Content, Host, Plan, limits, needs_look, plan
+from tripost.delivery.forwarding import OpenReader
 from tripost.delivery.resolver import Unroutable
 from tripost.delivery.smtp_protocol import Transaction, read_extensions
 from tripost.delivery.verdicts import lost, verdict
@@ -248,7 +249,7 @@ class Connection:
         self,
         envelope: Envelope,
         recipients: tuple[Recipient, ...],
-        open_reader: Callable[[], Awaitable[BodyReader]],
+        open_reader: OpenReader,
         now: float,
         turn: Callable[[], Awaitable[None]] | None = None,
     ) -> dict[int, Outcome]:
@@ -257,6 +258,9 @@ class Connection:
         content = Content(envelope.size)
         if needs_look(envelope, self._extensions):
             content = await look(open_reader)
+            if not content.ascii and "8BITMIME" not in self._extensions:
+                open_reader = await for_seven_bits(envelope, open_reader)
+                content = await look(open_reader)
         reader = await open_reader()
         try:
             content = Content(reader.size, content.ascii_header, content.ascii)

@@ -238,10 +238,25 @@ def _quoted(original: bytes, envelope: Envelope, boundary: str) -> bytes:
         coded = base64.encodebytes(original if full else header + b"\r\n").replace(b"\n", b"\r\n")
         return head + kind + b"\r\nContent-Transfer-Encoding: base64\r\n\r\n" + coded + b"\r\n"
     if full:
-        coding = b"" if original.isascii() else b"Content-Transfer-Encoding: 8bit\r\n"
-        return head + b"message/rfc822\r\n" + coding + b"\r\n" + original + b"\r\n"
-    lines = [line[:LINE_LIMIT] for line in header.split(b"\r\n") if line]
-    return head + b"text/rfc822-headers; charset=us-ascii\r\n\r\n" + b"\r\n".join([*lines, b"", b""])
+        kind = b"message/rfc822\r\n\r\n" if original.isascii() else EIGHT_BIT
+        return head + kind + original + b"\r\n"
+    return head + _header_only(original)
+
+
+EIGHT_BIT = b"message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+
+
+def seven_bit(report: bytes, id: str) -> bytes | None:
+    """One of our reports for a host that takes 7 bits only: of the 8-bit original that it quotes, the header is left:
+    better than no report. None for what is no such report."""
+    start = f"\r\n--=_{id}\r\nContent-Type: ".encode()
+    before, found, original = report.partition(start + EIGHT_BIT)
+    return before + start + _header_only(original) + f"--=_{id}--\r\n".encode() if found else None
+
+
+def _header_only(original: bytes) -> bytes:
+    lines = [line[:LINE_LIMIT] for line in original.partition(b"\r\n\r\n")[0].split(b"\r\n") if line]
+    return b"text/rfc822-headers; charset=us-ascii\r\n\r\n" + b"\r\n".join([*lines, b"", b""])
 
 
 def _said(outcome: Failed | Deferred) -> str:
