@@ -17,7 +17,7 @@ PURE = {
     "queue/tripost/queue": "message errors records retry rows lanes schedule index entries ledger replay settling "
     "actions pieces pausing values blocks notes finding",
     "delivery/tripost/delivery": "routing rules smtp_protocol verdicts dsn demands targets client_auth settings "
-    "pace window classify",
+    "pace window classify saslprep",
     "delivery/tripost/delivery/wire": "lines dots replies addresses parameters",
     "delivery/tripost/delivery/mime": "fields addresses structure decoding subjects",
     "delivery/tripost/delivery/mailbox": "uids policy lineends",

@@ -209,6 +209,16 @@ async def test_without_its_auth_file_a_route_waits(autojump_clock: MockClock, tm
         assert one.peer.connections == 0
 
 
+def test_scram_says_the_same_however_it_was_typed() -> None:
+    """RFC 5802 §5.1: SASLprep. The Roman numeral and the ligature are those of RFC 4013's examples and Unicode's."""
+    typed, plain = Scram("\u2168 fred", "\ufb01sh\u00ad", "n1"), Scram("IX fred", "fish", "n1")
+    challenge = b"r=n1more,s=c2FsdA==,i=4096"
+    assert typed.first == plain.first == b"n,,n=IX fred,r=n1"
+    assert typed.answer(challenge) == plain.answer(challenge)
+    with pytest.raises(AuthError, match="prohibits"):
+        Scram("fred", "bell\u0007", "n1")
+
+
 def test_a_server_that_does_not_know_the_password_is_not_believed() -> None:
     client = Scram("fred", "secret", "clientnonce")
     client.answer(b"r=clientnoncemore,s=c2FsdA==,i=4096")

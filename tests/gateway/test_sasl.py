@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tripost.delivery.saslprep import saslprep
 from tripost.gateway.sasl import (
     MECHANISMS,
     Challenge,
@@ -19,7 +20,6 @@ from tripost.gateway.sasl import (
     NeedKeys,
     ScramKeys,
     Success,
-    saslprep,
     scram_keys,
 )
 

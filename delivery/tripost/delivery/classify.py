@@ -35,6 +35,9 @@ BUSY = Kind("busy", "The other server is busy.")
 RATE = Kind("rate", "The other server takes mail from us at a lower rate only.", 60.0)
 BLOCKED = Kind("blocked", "The other server does not take mail from our address.", 300.0)
 GREYLISTED = Kind("greylisted", "The other server asks new senders to try again later.")
+FLOODED = Kind("flooded", "The mailbox gets too much mail at the moment.")
+UNREACHABLE = Kind("unreachable", "The other server could not be spoken to.")
+PROTOCOL = Kind("protocol", "The two servers did not understand each other.")
 NO_USER = Kind("no-user", "There is no such mailbox.")
 FULL = Kind("full", "The mailbox is full.")
 DISABLED = Kind("disabled", "The mailbox is disabled, or takes no mail.")
@@ -55,11 +58,18 @@ YAHOO = "senders.yahooinc.com/smtp-error-codes"
 MICROSOFT = "sendersupport.olc.protection.outlook.com/pm/troubleshooting.aspx, learn.microsoft.com NDR codes"
 IANA = "RFC 3463 and the IANA registry of enhanced status codes"
 POSTFIX = "postfix.org manual pages: what smtpd, anvil, postscreen and greylisting policy servers say"
+COMCAST = "postmaster.comcast.net/mail-error-codes"
+OURS = "what this gateway says itself where no server answers"
 SPAMHAUS = "the usual words of servers that ask DNS block lists"
 
 _TABLE: tuple[tuple[str, Kind, str], ...] = (
     (
-        r"too many (concurrent |simultaneous )?(smtp )?(connections|sessions)|connection limit"
+        r"(user|account|mailbox|recipient).{0,60}receiving (e-?mail|mail) (too quickly|at a rate)",
+        FLOODED,
+        GOOGLE,
+    ),
+    (
+        r"too many (concurrent |simultaneous )?(smtp )?(open )?(connections|sessions)|connection limit"
         r"|concurrent.*exceeded",
         BUSY,
         POSTFIX,
@@ -82,6 +92,16 @@ _TABLE: tuple[tuple[str, Kind, str], ...] = (
         MICROSOFT,
     ),
     (
+        r"\bRL0{2,}[01]*[12]\b",
+        RATE,
+        COMCAST,
+    ),
+    (
+        r"\b(BL|ES)[01]{6}\b|\bDNS[01]{6}\b",
+        BLOCKED,
+        COMCAST,
+    ),
+    (
         r"gr[ea]y[- ]?list|try again in [0-9]+ ?(s|sec|min)|4\.7\.1 .*(later|delayed)"
         r"|4\.2\.0 .*(greylist|policy)",
         GREYLISTED,
@@ -98,9 +118,20 @@ _TABLE: tuple[tuple[str, Kind, str], ...] = (
         YAHOO,
     ),
     (
-        r"4\.7\.0 .*(ip|suspicious|low reputation)|5\.7\.1 .*low reputation of the sending ip",
+        r"4\.7\.0 .*(\bip\b|low reputation of the sending ip)|5\.7\.1 .*low reputation of the sending ip",
         BLOCKED,
         GOOGLE,
+    ),
+    (
+        r"\b[45]\.7\.25\b|reverse dns|\br?dns lookup failed|cannot find your (reverse )?hostname|\bno ptr\b"
+        r"|\bptr record",
+        BLOCKED,
+        POSTFIX,
+    ),
+    (
+        r"\b5\.7\.(511|60[6-9]|6[1-4][0-9]|70[0-9]|75[0-9])\b|access denied, (banned|traffic not accepted)",
+        BLOCKED,
+        MICROSOFT,
     ),
     (
         r"spamhaus|block ?list|black ?list|\brbl\b|\bdnsbl\b|poor reputation|bad reputation|banned"
@@ -109,7 +140,7 @@ _TABLE: tuple[tuple[str, Kind, str], ...] = (
         SPAMHAUS,
     ),
     (
-        r"\b[45]\.7\.(2[0-6]|27|509)\b|\b(spf|dkim|dmarc)\b|unauthenticated",
+        r"\b[45]\.7\.(2[0-7]|29|509|515)\b|\b(spf|dkim|dmarc)\b|unauthenticated",
         AUTHENTICATION,
         GOOGLE,
     ),
@@ -124,13 +155,18 @@ _TABLE: tuple[tuple[str, Kind, str], ...] = (
         IANA,
     ),
     (
+        r"\b[45]\.3\.1\b|insufficient system storage",  # the server's, not the mailbox's
+        BUSY,
+        IANA,
+    ),
+    (
         r"\b[45]\.2\.2\b|mailbox.{0,20}full|over ?quota|quota exceeded|out of storage"
         r"|insufficient .*storage",
         FULL,
         IANA,
     ),
     (
-        r"\b[45]\.2\.1\b|(mailbox|account).{0,30}(disabled|inactive|suspended)",
+        r"\b[45]\.(2\.1|7\.(13|17))\b|(mailbox|account).{0,30}(disabled|inactive|suspended)",
         DISABLED,
         IANA,
     ),
@@ -145,7 +181,7 @@ _TABLE: tuple[tuple[str, Kind, str], ...] = (
         IANA,
     ),
     (
-        r"\b[45]\.1\.(1|6|10)\b|\b(no|unknown|invalid|nonexistent|non-existent) (such )?(user|mailbox"
+        r"\b[45]\.1\.([136]|10)\b|\b(no|unknown|invalid|nonexistent|non-existent) (such )?(user|mailbox"
         r"|recipient|account)|(user|recipient|mailbox|account|address).{0,30}(unknown|does not exist"
         r"|doesn't exist|not found|unavailable|rejected)",
         NO_USER,
@@ -167,12 +203,17 @@ _TABLE: tuple[tuple[str, Kind, str], ...] = (
         IANA,
     ),
     (
-        r"\b5\.7\.1\b.*(spam|content|unsolicited|policy)|\bspam\b|unsolicited|junk|virus|malware|phish",
+        r"\b5\.7\.1\b.*(spam|content|unsolicited|policy)|\bspam\b|unsolicited|suspicious|junk|virus|malware|phish",
         SPAM,
         GOOGLE,
     ),
     (
-        r"\b[45]\.(1\.2|4\.[0-4])\b|domain .{0,40}(does not exist|not found)",
+        r"\b[45]\.4\.[12]\b",
+        UNREACHABLE,
+        OURS,
+    ),
+    (
+        r"\b[45]\.(1\.2|4\.[034])\b|domain .{0,40}(does not exist|not found)",
         ROUTE,
         IANA,
     ),
@@ -182,7 +223,12 @@ _TABLE: tuple[tuple[str, Kind, str], ...] = (
         IANA,
     ),
     (
-        r"^421\b|\b4\.3\.[0-2]\b|server busy|\bbusy\b|overload|system load",
+        r"\b[45]\.5\.\d\b|^50[0-5]\b|syntax|bad sequence|pipelining",
+        PROTOCOL,
+        IANA,
+    ),
+    (
+        r"^421\b|\b4\.(3\.[02]|4\.5)\b|server busy|\bbusy\b|overload|system load",
         BUSY,
         IANA,
     ),

@@ -1,12 +1,12 @@
 """SASL as a client, without I/O
 
 PLAIN (RFC 4616), LOGIN (as everybody does it) and SCRAM-SHA-256 (RFC 7677,
-RFC 5802 without channel binding) for smart hosts that want a password.
+RFC 5802 without channel binding, names and passwords by SASLprep) for smart hosts that want a password.
 
 States   `first` is the initial response; then `answer` to each 334 challenge;
          `proven` says at the end whether the server has shown that it knows the
          password too (SCRAM only; true for the others).
-Fails    `AuthError` for a challenge that makes no sense.
+Fails    `AuthError` for a challenge that makes no sense, and for a password that SCRAM cannot carry.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Iterable
+
+from tripost.delivery.saslprep import saslprep
 
 LEAST_ITERATIONS = 4096  # RFC 7677 §4
 MOST_ITERATIONS = 1_000_000  # a hostile server would have us count for hours
@@ -55,7 +57,7 @@ class Scram:
     name = "SCRAM-SHA-256"
 
     def __init__(self, user: str, password: str, nonce: str) -> None:
-        self._password = password.encode()
+        user, self._password = _prepared(user), _prepared(password).encode()
         self._nonce = nonce
         self._bare = f"n={user.replace('=', '=3D').replace(',', '=2C')},r={nonce}"
         self._signature = b""
@@ -92,6 +94,13 @@ class Scram:
             raise AuthError("the server does not know the password")
         self.proven = True
         return b""
+
+
+def _prepared(text: str) -> str:
+    try:
+        return saslprep(text)
+    except ValueError as wrong:
+        raise AuthError(f"the user or the password holds {wrong}") from wrong
 
 
 def _mac(key: bytes, data: bytes) -> bytes:

@@ -188,10 +188,10 @@ class Connection:
         if chosen is None:
             text = f"{self.opening.where}: offers no way to log in that keeps the password"
             raise Down(text, enhanced="4.7.4", host=self.host, phase="auth")
-        mechanism = chosen(user, password, secrets.token_urlsafe(24))
-        first = "" if mechanism.first is None else f" {base64.b64encode(mechanism.first).decode() or '='}"
-        reply = await self._command(f"AUTH {mechanism.name}{first}".encode())
         try:
+            mechanism = chosen(user, password, secrets.token_urlsafe(24))
+            first = "" if mechanism.first is None else f" {base64.b64encode(mechanism.first).decode() or '='}"
+            reply = await self._command(f"AUTH {mechanism.name}{first}".encode())
             for _ in range(MOST_CHALLENGES):
                 if reply.code != 334:
                     break

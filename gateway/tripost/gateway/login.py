@@ -29,6 +29,7 @@ from typing import Literal
 import msgspec
 import trio
 
+from tripost.delivery.saslprep import saslprep
 from tripost.gateway.accounts import Accounts, AccountsError
 from tripost.gateway.guard import Guard
 from tripost.gateway.peer import Peer
@@ -42,7 +43,6 @@ from tripost.gateway.sasl import (
     NeedKeys,
     Step,
     Success,
-    saslprep,
 )
 from tripost.queue.clock import Clock
 from tripost.queue.events import Bus, LoggedIn, LoginFailed, Trouble

@@ -25,7 +25,8 @@ from typing import Any
 
 import argon2
 
-from tripost.gateway.sasl import ScramKeys, saslprep, scram_keys
+from tripost.delivery.saslprep import saslprep
+from tripost.gateway.sasl import ScramKeys, scram_keys
 
 ARGON2ID, SCRAM = "ARGON2ID", "SCRAM-SHA-256"
 MADE = (ARGON2ID, SCRAM)
