@@ -164,7 +164,12 @@ class Connection:
             if level == "may":
                 return
             raise Down(f"{opening.where}: offers no STARTTLS", enhanced="4.7.4", host=host, phase="tls")
-        reply = await self._command(b"STARTTLS")
+        try:
+            reply = await self._command(b"STARTTLS")
+        except _GONE as wrong:
+            if level == "may":
+                raise TlsFailed(f"{reason(wrong)} at STARTTLS") from wrong
+            raise
         if reply.code != 220:
             raise TlsFailed(f"STARTTLS was refused: {reply}")
         if self._replies.pending:  # said before the handshake: it may be anybody's (RFC 3207 §4.2)
