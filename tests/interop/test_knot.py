@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import smtplib
 import socket
@@ -32,6 +33,7 @@ mx AAAA ::1
 plain A 127.0.0.1
 null MX 0 .
 alias CNAME good.zone.test.
+alone MX 10 mx.zone.test.
 viacname MX 10 mxalias.zone.test.
 mxalias CNAME mx.zone.test.
 loop1 CNAME loop2.zone.test.
@@ -166,3 +168,26 @@ def test_our_own_address_by_another_name(nameserver: str, tmp_path: pathlib.Path
         (failed,) = wait_for(lambda: gateway.events("failed")) or [{}]
         assert failed["reply"] == "550 5.4.6 mail for here.zone.test would come back to this host"
         assert not gateway.events("opened")
+
+
+def test_domains_of_one_host_are_shown_as_one_site(nameserver: str, tmp_path: pathlib.Path) -> None:
+    more = (
+        f'[dns]\nnameservers = ["{nameserver}"]\n[delivery]\nport = {free_port()}\n'
+        '[delivery.destination."alone.zone.test"]\nrollup = false\n'
+    )
+    with running(tmp_path, more) as gateway:
+        with smtplib.SMTP("127.0.0.1", gateway.smtp, timeout=20) as client:
+            for domain in ("good", "alias", "alone"):
+                client.sendmail("marc@machin.com", [f"u@{domain}.zone.test"], b"Subject: x\r\n\r\nx\r\n")
+
+        def sites() -> dict[str, str]:
+            rows = [json.loads(line) for line in gateway.command("queue", "summary", "--json").stdout.splitlines()]
+            return {row["next_hop"]: row["site"] for row in rows if row.get("site")}
+
+        assert wait_for(lambda: len(sites()) == 3)
+        assert sites() == {
+            "mx:good.zone.test": "mx.zone.test",
+            "mx:alias.zone.test": "mx.zone.test",
+            "mx:alone.zone.test": "mx:alone.zone.test",
+        }
+        assert "    site:    mx.zone.test" in gateway.command("explain", "@good.zone.test").stdout

@@ -23,7 +23,7 @@ DOWN = Deferred(451, "4.4.1", "no answer", destination=True)
 
 
 async def act(queue: Queue, verb: str, to: str = "", who: str = "op", grace: float = 100.0, **wanted: object) -> Done:
-    order = Order(verb=verb, who=who, to=to, way=lambda _: to, grace=grace, reason="why not")
+    order = Order(verb=verb, who=who, to=to, way=lambda *_: to, grace=grace, reason="why not")
     return await queue.edit.act(order, Wanted(**wanted))  # type: ignore[arg-type]
 
 

@@ -309,7 +309,7 @@ class Life:
         ids = sorted(self.after.queued)
         id = ids[step.number % len(ids)]
         self.after.act(step, id, queue._clock.now())
-        order = Order(verb=step.verb, who="op", to=step.to, way=lambda _: step.to, grace=GRACE)
+        order = Order(verb=step.verb, who="op", to=step.to, way=lambda *_: step.to, grace=GRACE)
         first = self.after.envelopes[id].recipients[0].address
         await queue.edit.act(order, Wanted(id=id, recipient=first if step.part else ""))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Callable
 from typing import Any
 
 from tripost.delivery.classify import classify
@@ -20,7 +19,7 @@ from tripost.gateway.settings import Config
 from tripost.queue.clock import Clock
 from tripost.queue.events import Bus
 from tripost.queue.manager import Queue
-from tripost.queue.message import Recipient
+from tripost.queue.planning import Way
 
 
 def make_control(
@@ -47,19 +46,19 @@ def make_control(
             "listeners": addresses,
         }
 
-    def way(to: str) -> Callable[[Recipient], str]:
+    def way(to: str) -> Way:
         if to == "config":
-            return lambda one: router.route(one.address).next_hop
+            return lambda one, sender: router.route(one.address, sender).next_hop
         if "?" in to:  # a next hop with its options, as queue summary tells it
             parse(to)  # raises ValueError
-            return lambda one: to
+            return lambda one, sender: to
         next_hop_for(to, "example.com")  # raises ValueError
-        return lambda one: next_hop_for(to, one.address.rpartition("@")[2])
+        return lambda one, sender: next_hop_for(to, one.address.rpartition("@")[2])
 
     queue.search.site_of = dispatcher.site_of
     queue.search.class_of = lambda reply: classify(reply).name
     verbs: dict[str, Verb | Upload] = {
-        **QueueVerbs(queue, clock, binding, describe).verbs,
+        **QueueVerbs(queue, clock, binding, dispatcher.site_of, describe).verbs,
         **ActionVerbs(queue, bus, clock, way=way, sites=dispatcher, grace=config.admin.grace).verbs,
         **TransferVerbs(queue, bus, clock, router, lambda: config.retry.warn or 3600.0).verbs,
     }

@@ -21,7 +21,7 @@ from tripost.queue.message import Recipient
 from tripost.queue.rows import DOOMED, HELD, LEASED
 from tripost.queue.search import Match
 
-Way = Callable[[Recipient], str]
+Way = Callable[[Recipient, str], str]  # and the sender
 
 
 class TooMany(Exception):
@@ -111,7 +111,8 @@ class Planner:
             return
         plan = self.plan
         every = len(todo) == len(match.deliveries) and match.whole == self._rows.shared.get(match.place, 1)
-        wanted = [(row, chosen, self._change(row, one), one) for row, chosen in todo for one in chosen]
+        sender = match.message.envelope.sender
+        wanted = [(row, chosen, self._change(row, one, sender), one) for row, chosen in todo for one in chosen]
         changes = {change for *_, change, _ in wanted}
         if self._does == actions.REROUTE:
             wanted = [one for one in wanted if one[2][0] != one[2][1]]
@@ -155,12 +156,12 @@ class Planner:
             return rows.priority[row] != int(self._to)
         return True
 
-    def _change(self, row: int, one: Recipient) -> tuple[str, str]:
+    def _change(self, row: int, one: Recipient, sender: str) -> tuple[str, str]:
         """(before, after)"""
         if self._does == actions.PRIORITY:
             return str(self._rows.priority[row]), self._to
         if self._does == actions.REROUTE and self._way is not None:
-            return self._ledger.schedule.name(self._rows.hop[row]), self._way(one)
+            return self._ledger.schedule.name(self._rows.hop[row]), self._way(one, sender)
         return "", ""
 
 

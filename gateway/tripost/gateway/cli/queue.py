@@ -126,10 +126,11 @@ def _filter(options: argparse.Namespace) -> dict[str, Any]:
 def _show_summary(rows: list[dict[str, Any]], sum: dict[str, Any]) -> None:
     ages = [*[f"{age}m" for age in sum["ages"]], f">{sum['ages'][-1]}m"]
     width = max([len("next hop"), *[len(row["next_hop"]) for row in rows]])
-    print(f"{'next hop':<{width}} {'state':<9} {'total':>8} " + " ".join(f"{age:>6}" for age in ages))
+    print(f"{'next hop':<{width}} {'state':<9} {'total':>8} " + " ".join(f"{age:>6}" for age in ages) + "  site")
     for row in rows:
         cells = " ".join(f"{count or '.':>6}" for count in row["ages"])
-        print(f"{row['next_hop']:<{width}} {row['state']:<9} {row['deliveries']:>8} {cells}")
+        site = "" if row["site"] == row["next_hop"] else row["site"]
+        print(f"{row['next_hop']:<{width}} {row['state']:<9} {row['deliveries']:>8} {cells}  {site}".rstrip())
     rest = sum["next_hops"] - len(rows)
     more = f"; {rest} next hops more (--limit 0)" if rest else ""
     print(f"{sum['messages']} messages for {sum['queued']} recipients to {sum['next_hops']} next hops{more}")
@@ -156,6 +157,8 @@ def _show_explain(rows: list[dict[str, Any]], sum: dict[str, Any]) -> None:
     for row in rows:
         print(f"{row['id']} from {row['sender'] or '<>'} to {row['recipient']}")
         print(f"    why:     {row['reason']}")
+        if row["site"] not in ("", row["next_hop"]):
+            print(f"    site:    {row['site']}")
         if row["next"]:
             print(f"    next:    {clock_text(row['next'], now)}")
         print(f"    expires: {clock_text(row['expires'], now)}")

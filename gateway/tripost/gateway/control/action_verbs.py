@@ -28,7 +28,6 @@ from tripost.queue.errors import SpoolFull
 from tripost.queue.events import Bus, Steered
 from tripost.queue.finding import Wanted
 from tripost.queue.manager import Queue
-from tripost.queue.message import Recipient
 from tripost.queue.planning import Order, TooMany, Way
 
 VERBS = ("hold", "release", "retry", "reroute", "priority", "bounce", "delete", "expire")
@@ -76,7 +75,7 @@ class ActionVerbs:
         bus: Bus,
         clock: Clock,
         *,
-        way: Callable[[str], Callable[[Recipient], str]],
+        way: Callable[[str], Way],
         sites: Dispatcher,
         grace: float,
     ) -> None:

@@ -48,7 +48,8 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class QueueVerbs:
-    """`binding(next_hop)` tells what keeps mail from being sent there now; `describe` gives what else `status` has to
+    """`binding(next_hop)` tells what keeps mail from being sent there now, `site(next_hop)` which site it is, "" where
+    nobody has asked yet; `describe` gives what else `status` has to
     say."""
 
     def __init__(
@@ -56,11 +57,13 @@ class QueueVerbs:
         queue: Queue,
         clock: Clock,
         binding: Callable[[str], Binding | None],
+        site: Callable[[str], str],
         describe: Callable[[], dict[str, Any]],
     ) -> None:
         self._queue = queue
         self._clock = clock
         self._binding = binding
+        self._site = site
         self._describe = describe
 
     @property
@@ -83,7 +86,7 @@ class QueueVerbs:
         limit = as_(Filter, arguments).limit
         hops = await self._queue.search.summary()
         for hop in hops[: limit or None]:
-            yield Row(_builtins(hop))
+            yield Row(_builtins(hop) | {"site": self._site(hop.next_hop)})
         figures = self._queue.statistics()
         yield End({"messages": figures.messages, "queued": figures.queued, "next_hops": len(hops), "ages": list(AGES)})
 
@@ -140,7 +143,7 @@ class QueueVerbs:
                 count += 1
                 for delivery in message.deliveries:
                     why = explained(message, delivery, self._queue, self._binding, self._clock.now())
-                    yield Row(_builtins(why))
+                    yield Row(_builtins(why) | {"site": self._site(delivery.next_hop)})
         if not count:
             raise Refused(f"nothing is queued that fits {about!r}: it was never here, or it is done")
         yield End({"messages": count, "more": more})
