@@ -1,0 +1,210 @@
+"""mail relays side by side: source → relay → sink, on loopback; a JSON line per run, and medians at the end
+
+    deploy/uv run python bench/relay.py --peers tripost,postfix,exim --cells 2048:20:conn,2048:20:keep --rounds 3
+    deploy/uv run python bench/relay.py --peers tripost,opensmtpd --cells 2048:4:conn
+
+Each peer is a folder of bench/peers with its settings and a start.sh; "direct" is the source straight into the sink. A
+cell is SIZE:SESSIONS:MODE: `conn` a connection for each message, `keep` kept connections (both by Postfix's
+smtp-source), `domains` kept connections and 1,000 recipient domains (by bench/source.py). The sink is Postfix's
+smtp-sink. All have what they accepted on disk, synced, before they say 250; `--folder` is on the disk to be measured.
+
+Told: `accept`, messages a second until the source has its last 250; `relay`, until the sink has them all; `cpu_ms` of
+the relay and everything that it started, per message; `pss_mib`, the most memory that was seen. In each round the
+peers take turns. Needs root, and the Debian packages postfix, exim4-daemon-light and opensmtpd (of which two may be
+unpacked beside the installed one, and be on PATH).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE / "peers"))
+from keep import memory, used  # noqa: E402 - a script beside this one
+
+DIRECT = "direct"
+PROGRAMS = {"postfix": "postfix", "exim": "exim4", "opensmtpd": "smtpd"}
+PATIENCE = 120.0  # seconds without a message more at the sink, and the run is over
+WARM = 200  # messages before the measured ones
+
+
+def _port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _listening(port: int, who: str) -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            with socket.create_connection(("127.0.0.1", port), 1) as one:
+                if one.recv(3) == b"220":
+                    return
+        except OSError:
+            pass
+        time.sleep(0.05)
+    raise SystemExit(f"{who} does not answer at port {port}")
+
+
+class Sink:
+    """smtp-sink; `count` by what it tells of itself."""
+
+    def __init__(self, folder: pathlib.Path, port: int) -> None:
+        self._out = folder / "sink"
+        command = ["smtp-sink", "-u", "nobody", "-c", "-m", "4000", f"127.0.0.1:{port}", "1000"]
+        with self._out.open("wb") as out:
+            self._child = subprocess.Popen(command, stdout=out, stderr=out)
+        _listening(port, "smtp-sink")
+
+    def count(self) -> int:
+        with self._out.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 200))
+            found = re.findall(rb"mesg=(\d+)[^0-9]", file.read())
+        return int(found[-1]) if found else 0
+
+    def wait(self, count: int) -> None:
+        """Until it has so many. Raises TimeoutError when no more come."""
+        last, end = -1, 0.0
+        while (now := self.count()) < count:
+            if now != last:
+                last, end = now, time.monotonic() + PATIENCE
+            elif time.monotonic() > end:
+                raise TimeoutError(f"the sink has {now} of {count}")
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        self._child.terminate()
+        self._child.wait()
+
+
+@contextmanager
+def _relay(name: str, folder: pathlib.Path, port: int, sink: int) -> Iterator[int]:
+    """A peer, running: the process below which all of it is; 0 for none."""
+    if name == DIRECT:
+        yield 0
+        return
+    command = [sys.executable, str(HERE / "peers" / "keep.py"), str(HERE / "peers" / name / "start.sh")]
+    environment = os.environ | {"PYTHON": sys.executable}
+    child = subprocess.Popen([*command, str(port), str(sink), str(folder)], env=environment)
+    try:
+        _listening(port, name)
+        yield child.pid
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait(60)
+
+
+def _source(cell: str, port: int, count: int) -> list[str]:
+    size, sessions, mode = cell.split(":")
+    if mode == "domains":
+        return [
+            *(sys.executable, str(HERE / "source.py"), "--port", str(port), "--messages", str(count)),
+            *("--connections", sessions, "--size", size, "--domains", "1000", "--recipient", "u@d%d.sink.test"),
+        ]
+    kept = ["-d"] if mode == "keep" else []
+    return [
+        *("smtp-source", "-s", sessions, "-l", size, "-m", str(count), *kept),
+        *("-f", "s@source.test", "-t", "u@sink.test", f"127.0.0.1:{port}"),
+    ]
+
+
+class _Watch:
+    """The most memory, looked at from time to time."""
+
+    def __init__(self, root: int) -> None:
+        self.most = 0.0
+        self._root = root
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while self._root and not self._over.wait(0.5):
+            self.most = max(self.most, memory(self._root))
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def measure(name: str, cell: str, count: int, folder: pathlib.Path) -> dict[str, Any]:
+    port, sink_port = _port(), _port()
+    sink = Sink(folder, sink_port)
+    folder.chmod(0o755)
+    try:
+        with _relay(name, folder, port, sink_port) as root:
+            to = port if root else sink_port
+            subprocess.run(_source(cell, to, WARM), check=True, stdout=subprocess.DEVNULL)
+            sink.wait(WARM)
+            watch, before, start = _Watch(root), used(root) if root else 0.0, time.perf_counter()
+            subprocess.run(_source(cell, to, count), check=True, stdout=subprocess.DEVNULL)
+            accepted = time.perf_counter() - start
+            sink.wait(WARM + count)
+            relayed = time.perf_counter() - start
+            watch.close()
+            time.sleep(1)  # what is left to be tidied up belongs to these messages
+            spent = used(root) - before if root else 0.0
+    finally:
+        sink.close()
+    return {
+        "peer": name,
+        "cell": cell,
+        "messages": count,
+        "accept": round(count / accepted),
+        "relay": round(count / relayed),
+        "cpu_ms": round(spent / count * 1e3, 3),
+        "pss_mib": round(watch.most),
+    }
+
+
+def main(options: argparse.Namespace) -> None:
+    rows: list[dict[str, Any]] = []
+    peers = options.peers.split(",")
+    for tool in ["smtp-source", "smtp-sink", *[PROGRAMS[one] for one in peers if one in PROGRAMS]]:
+        if shutil.which(tool) is None:
+            raise SystemExit(f"{tool} is missing (see the packages that --help names)")
+    for _ in range(options.rounds):
+        for cell in options.cells.split(","):
+            for name in peers:
+                with tempfile.TemporaryDirectory(prefix="relay-", dir=options.folder) as folder:
+                    row = measure(name, cell, options.messages, pathlib.Path(folder))
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+    print(json.dumps({"bench": "relay", "cores": os.cpu_count(), "rounds": options.rounds, "medians": medians(rows)}))
+
+
+def medians(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Cell → peer → figures."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for cell, name in dict.fromkeys((row["cell"], row["peer"]) for row in rows):
+        some = [row for row in rows if (row["cell"], row["peer"]) == (cell, name)]
+        figures = {key: statistics.median(row[key] for row in some) for key in ("accept", "relay", "cpu_ms", "pss_mib")}
+        found.setdefault(cell, {})[name] = figures
+    return found
+
+
+if __name__ == "__main__":
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--peers", default="direct,tripost,postfix,exim")
+    top.add_argument("--cells", default="2048:20:conn,2048:20:keep,51200:20:conn,2048:20:domains")
+    top.add_argument("--messages", type=int, default=5000)
+    top.add_argument("--rounds", type=int, default=1)
+    top.add_argument("--folder", default=None, help="on the disk that is to be measured")
+    main(top.parse_args())
