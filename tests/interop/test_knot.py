@@ -191,3 +191,21 @@ def test_domains_of_one_host_are_shown_as_one_site(nameserver: str, tmp_path: pa
             "mx:alone.zone.test": "mx:alone.zone.test",
         }
         assert "    site:    mx.zone.test" in gateway.command("explain", "@good.zone.test").stdout
+
+
+def test_null_mx_is_told_at_once(nameserver: str, tmp_path: pathlib.Path) -> None:
+    """RFC 7505 §4: at RCPT, and of a stranger's sender at MAIL."""
+    more = f'[dns]\nnameservers = ["{nameserver}"]\n[delivery]\nport = {free_port()}\n'
+    with running(tmp_path, more) as gateway, smtplib.SMTP("127.0.0.1", gateway.smtp, timeout=20) as client:
+        client.ehlo()
+        assert client.mail("marc@machin.com")[0] == 250
+        assert client.rcpt("u@null.zone.test") == (556, b"5.1.10 that domain takes no mail (null MX)")
+        assert client.rcpt("u@good.zone.test")[0] == 250
+        client.rset()
+        assert client.mail("u@null.zone.test")[0] == 250  # whoever may relay has reasons
+    with running(tmp_path, more + "[relay]\nnetworks = []\n") as gateway:
+        with smtplib.SMTP("127.0.0.1", gateway.smtp, timeout=20) as client:
+            client.ehlo()
+            code, text = client.mail("u@null.zone.test")
+            assert (code, text[:6]) == (550, b"5.7.27")
+            assert client.mail("u@good.zone.test")[0] == 250

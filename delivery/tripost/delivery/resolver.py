@@ -126,6 +126,15 @@ class Resolver:
         best = len({host for preference, _, host in usable if preference == usable[0][0]})
         return Hosts(hosts, best=best, ttl=ttl)
 
+    async def null_mx(self, domain: str) -> tuple[bool, float]:
+        """Does it say that it takes no mail (RFC 7505)? And for how many seconds that holds; False where nobody can
+        tell."""
+        try:
+            records, ttl = await self._ask(domain, "MX")
+        except Unroutable:
+            return False, SHORTEST
+        return [row.split()[1] for row in records] == ["."], ttl
+
     async def _own(self, hosts: Iterable[str]) -> set[str]:
         """Those that are this host, by name or by one of their addresses; the addresses are asked for all at once."""
         mine = {self._hostname}

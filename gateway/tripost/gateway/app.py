@@ -18,6 +18,7 @@ from functools import partial
 import trio
 
 from tripost.delivery.dispatcher import Dispatcher
+from tripost.delivery.null_mx import NullMx
 from tripost.delivery.resolver import Resolver
 from tripost.delivery.routing import Router
 from tripost.gateway.accounts import AccountsError
@@ -108,8 +109,10 @@ class Gateway:
     ) -> bool:
         try:
             logins, keep_logins = make_logins(self.config, self._mail.accounts, self.bus, clock)
-            services = self._services(queue, router, clock, logins)
-            dispatcher = self._dispatcher(queue, clock)
+            ours = Own(self.config.delivery.port, self.addresses)
+            names = Resolver(self.config.dns.nameservers, hostname=self.config.hostname, ours=ours)
+            services = self._services(queue, Policy(router, NullMx(names.null_mx, clock.now)), clock, logins)
+            dispatcher = self._dispatcher(queue, names, clock)
             control = make_control(self.config, queue, dispatcher, router, self.bus, clock, self.addresses)
             control.bind()
             try:
@@ -152,9 +155,9 @@ class Gateway:
             accepting.cancel_scope.cancel()
         close(services)
 
-    def _services(self, queue: Queue, router: Router, clock: Clock, logins: Logins) -> list[Service]:
+    def _services(self, queue: Queue, policy: Policy, clock: Clock, logins: Logins) -> list[Service]:
         config = self.config
-        smtp = ingress_context(config, queue, Policy(router), self.bus, clock, self._draining, self._patience, logins)
+        smtp = ingress_context(config, queue, policy, self.bus, clock, self._draining, self._patience, logins)
         pop3 = Pop3Context(
             hostname=config.hostname,
             logins=logins,
@@ -179,14 +182,12 @@ class Gateway:
 
         return make_services(config, dict.fromkeys(SMTP, on_smtp) | {"pop3": on_pop3, "monitor": on_monitor})
 
-    def _dispatcher(self, queue: Queue, clock: Clock) -> Dispatcher:
+    def _dispatcher(self, queue: Queue, names: Resolver, clock: Clock) -> Dispatcher:
         config = self.config
         return Dispatcher(
             queue,
             delivery_settings(config),
-            resolver=Resolver(
-                config.dns.nameservers, hostname=config.hostname, ours=Own(config.delivery.port, self.addresses)
-            ),
+            resolver=names,
             local=self._mail.delivery,
             bus=self.bus,
             clock=clock,

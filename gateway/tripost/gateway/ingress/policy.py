@@ -13,7 +13,7 @@ Each gives None (or a Route) to go on, or the reply that refuses. They are
 coroutines so that later policy may ask others (DNS lists, filters) at these
 places without any change to the protocol; what is here decides at once.
 
-Source   RFC 5321 §4.5.1 (postmaster); RFC 6409 §6.1 (submission rights).
+Source   RFC 5321 §4.5.1 (postmaster); RFC 6409 §6.1 (submission rights); RFC 7505 §4 (null MX).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from functools import lru_cache
 
 import msgspec
 
+from tripost.delivery.null_mx import NullMx
 from tripost.delivery.routing import Refusal, Route, Router
 from tripost.delivery.wire.addresses import ascii_form, split
 from tripost.delivery.wire.replies import Reply, reply
@@ -46,8 +47,9 @@ def _day(number: int) -> str:
 class Policy:
     """The decisions that the configuration makes."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, null_mx: NullMx | None = None) -> None:
         self._router = router
+        self._null_mx = null_mx  # does a domain take no mail?
 
     async def connect(self, client: Client) -> Reply | None:
         return None
@@ -71,6 +73,8 @@ class Policy:
                 return reply(501, "5.5.4", "BY ends before the message is released")
         if client.profile == "submission" and not self._may_send_as(client.account, mail.sender):
             return reply(550, "5.7.1", "you may not send as this address")
+        if not client.trusted and await _takes_none(self._null_mx, mail.sender):
+            return reply(550, "5.7.27", "the sender's domain takes no mail (null MX), and so gets no answer")
         return None
 
     def _may_send_as(self, account: str, sender: str) -> bool:
@@ -87,9 +91,17 @@ class Policy:
         decision = self._router.decide(by, client.trusted, ascii_form(sender) if self._router.by_sender else "")
         if isinstance(decision, Refusal):
             return reply(decision.code, decision.enhanced, decision.text)
+        if decision.next_hop.startswith("mx:") and await _takes_none(self._null_mx, decision.address):
+            return reply(556, "5.1.10", "that domain takes no mail (null MX)")
         if decision.address == by != rcpt.address:  # routed by A-labels, kept as it came
             return msgspec.structs.replace(decision, address=rcpt.address)
         return decision
 
     async def message(self, client: Client, envelope: Envelope) -> Reply | None:
         return None
+
+
+async def _takes_none(null_mx: NullMx | None, address: str) -> bool:
+    """Is it at a domain that takes no mail?"""
+    domain = split(ascii_form(address))[1].lower() if null_mx is not None else ""
+    return null_mx is not None and bool(domain) and not domain.startswith("[") and await null_mx(domain)
