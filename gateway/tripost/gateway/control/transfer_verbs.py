@@ -124,7 +124,7 @@ class TransferVerbs:
         """Raises Refused."""
         people: list[Recipient] = []
         for person in one.recipients:
-            route = self._router.decide(person.address, True)
+            route = self._router.decide(person.address, True, one.sender)
             if isinstance(route, Refusal):
                 raise Refused(f"{person.address}: {route.code} {route.enhanced} {route.text}")
             for each in route.all:
