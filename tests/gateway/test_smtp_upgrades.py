@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import ssl
+from functools import partial
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ from tripost.gateway.peer import Peer, TlsFacts
 from tripost.gateway.tls import Certificates, self_signed
 from tripost.gateway.windows import Rate
 from tripost.queue import events
+from tripost.queue.body import Body
 from tripost.queue.errors import SpoolFull
 
 HELLO = b"EHLO client\r\n"
@@ -234,6 +236,41 @@ async def test_bodies_go_to_files_when_memory_is_short(autojump_clock: MockClock
         (lease,) = await one.queue.claim("local", 1)
         content = await (await one.queue.open_body(lease)).read()
         assert content.endswith(b"\r\n" + b"x" * 201 + b"\r\n")
+
+
+async def test_what_waits_for_its_file_counts_too(
+    autojump_clock: MockClock, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, bodies = MemoryPool(20_000), list[Body]()
+    async with lab(tmp_path, settings=msgspec.structs.replace(SMALL, inline=32_768)) as one:
+        one.dispatcher.stop()
+        new_body = one.queue.new_body
+
+        def watched() -> Body:
+            bodies.append(new_body())
+            return bodies[-1]
+
+        monkeypatch.setattr(one.queue, "new_body", watched)
+        context = one.ingress(memory=pool)
+
+        async def client(number: int) -> None:
+            ours, theirs = memory_stream_pair()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(serve_smtp, theirs, peer=Peer(client="192.0.2.1"), context=context))
+                await ours.send_all(RCPT + b"DATA\r\n")
+                for piece in range(20):
+                    await ours.send_all(b"%07d\r\n" % piece * 111)
+                    await trio.sleep(1)
+                    assert sum(body.waiting for body in bodies) <= pool.used <= pool.limit
+                await ours.send_all(b".\r\nQUIT\r\n")
+                await _until(ours, b"221")
+                await ours.aclose()
+
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(client, number)
+        assert pool.used == 0
+        assert {event.size for event in one.events(events.Accepted)} == {bodies[0].size}
 
 
 async def test_large_contents_come_through_in_pieces(autojump_clock: MockClock, tmp_path: pathlib.Path) -> None:

@@ -20,7 +20,8 @@ SYNC_EVERY = 8 << 20  # octets; the disk has never much to do at once, so that a
 
 
 class Body:
-    """Being written. `size` counts octets so far; `check` is the CRC-32 of those in the file."""
+    """Being written. `size` counts octets so far, `waiting` those of them that are in memory; `check` is the CRC-32 of
+    those in the file."""
 
     def __init__(
         self, files: Files, folder: str, new_name: Callable[[], str], inline: int, run_sync: RunSync
@@ -32,7 +33,7 @@ class Body:
         self._inline = inline
         self._run_sync = run_sync
         self._chunks: list[bytes] = []
-        self._waiting = 0  # octets in `_chunks`
+        self.waiting = 0
         self._unsynced = 0
         self._handle: Handle | None = None
         self.size = 0
@@ -42,8 +43,8 @@ class Body:
         """Take some content; raises SpoolError/SpoolFull."""
         self._chunks.append(data)
         self.size += len(data)
-        self._waiting += len(data)
-        if self._waiting > (self._inline if self._handle is None else PIECE):
+        self.waiting += len(data)
+        if self.waiting > (self._inline if self._handle is None else PIECE):
             await self.spill()
 
     @property
@@ -70,7 +71,7 @@ class Body:
     async def discard(self) -> None:
         """Forget it; harmless after an accept that failed, and when called twice."""
         self._chunks.clear()
-        self._waiting = 0
+        self.waiting = 0
         if self._handle is not None:
             await self._hop(self._remove)
 
@@ -93,7 +94,7 @@ class Body:
         self._handle.write_at(self.size - len(data), data)
         self.check = zlib.crc32(data, self.check)
         self._chunks.clear()
-        self._waiting = 0
+        self.waiting = 0
         self._unsynced += len(data)
         if self._unsynced >= SYNC_EVERY:
             self._handle.sync()
@@ -101,7 +102,7 @@ class Body:
 
     def _take_back(self) -> None:
         assert self._handle is not None
-        self._chunks.insert(0, self._handle.read_at(0, self.size - self._waiting))
+        self._chunks.insert(0, self._handle.read_at(0, self.size - self.waiting))
         self._remove()
 
     def _sync(self) -> None:

@@ -118,8 +118,9 @@ class Transaction:
             else:
                 await body.write(content)
                 await body.spill()
-            if self._held and not body.in_memory:
-                self._let_memory_go()
+            if self._held > body.waiting:  # it went to a file; what came behind that waits for the next piece to be full
+                memory.give(self._held - body.waiting)
+                self._held = body.waiting
         except SpoolError as wrong:
             await self._refuse(reply(wrong.code, wrong.enhanced, wrong.text))
 
