@@ -6,7 +6,7 @@ import trio
 from trio.testing import MockClock
 
 from tripost.delivery import null_mx
-from tripost.delivery.null_mx import PATIENCE, UNSURE, NullMx
+from tripost.delivery.null_mx import ASKING, PATIENCE, REST, UNSURE, NullMx
 
 
 async def test_asked_once_and_kept(autojump_clock: MockClock) -> None:
@@ -55,3 +55,38 @@ async def test_who_does_not_answer_is_taken_to_take_mail(autojump_clock: MockClo
     await trio.sleep(UNSURE)
     assert not await made("slow.example")
     assert len(times) == 2
+
+
+async def test_silence_is_waited_for_once(autojump_clock: MockClock) -> None:
+    asked: list[str] = []
+
+    async def ask(domain: str) -> tuple[bool, float]:
+        asked.append(domain)
+        await trio.sleep(20.0 if domain != "null.example" else 0.0)
+        return True, 100.0
+
+    made, start = NullMx(ask, trio.current_time), trio.current_time()
+    assert await made("null.example")
+    for n in range(1000):
+        assert not await made(f"d{n}.example")
+    assert trio.current_time() - start == PATIENCE
+    assert asked == ["null.example", "d0.example"]
+    assert await made("null.example")  # what is known is known
+    await trio.sleep(REST)
+    assert not await made("d1.example")
+    assert asked[2:] == ["d1.example"]
+
+
+async def test_so_many_questions_at_a_time(autojump_clock: MockClock) -> None:
+    asked: list[str] = []
+
+    async def ask(domain: str) -> tuple[bool, float]:
+        asked.append(domain)
+        await trio.sleep(PATIENCE / 2)
+        return False, 100.0
+
+    made = NullMx(ask, trio.current_time)
+    async with trio.open_nursery() as nursery:
+        for n in range(ASKING + 50):
+            nursery.start_soon(made, f"d{n}.example")
+    assert len(asked) == ASKING

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from support.lab import Lab, lab
 from support.logins import FakeAccounts, logins, plain
+from tripost.delivery.null_mx import NullMx
 from tripost.gateway.config import Config
 from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.ingress.terms import Terms, offers
@@ -57,7 +58,12 @@ async def played(one: Lab, where: str, text: bytes) -> list[str]:
         "account": Peer(client="192.0.2.1", service="submission", tls=TLS),
         "early talker": Peer(client="192.0.2.1"),
     }
-    more = {"logins": logins(one.bus, one.clock, FakeAccounts({FRED: "secret"}))}
+
+    async def null_mx(domain: str) -> tuple[bool, float]:
+        return domain == "null.example", 60.0
+
+    policy = Policy(one.router, NullMx(null_mx, one.clock.now))
+    more = {"logins": logins(one.bus, one.clock, FakeAccounts({FRED: "secret"})), "policy": policy}
     if where == "account":
         text = text.replace(b"EHLO c\r\n", f"EHLO c\r\nAUTH PLAIN {plain(FRED, 'secret')}\r\n".encode(), 1)
     if where == "early talker":

@@ -7,6 +7,7 @@ import pathlib
 import smtplib
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -209,3 +210,15 @@ def test_null_mx_is_told_at_once(nameserver: str, tmp_path: pathlib.Path) -> Non
             code, text = client.mail("u@null.zone.test")
             assert (code, text[:6]) == (550, b"5.7.27")
             assert client.mail("u@good.zone.test")[0] == 250
+
+
+def test_a_client_does_not_wait_for_dns(tmp_path: pathlib.Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        more = f'[dns]\nnameservers = ["127.0.0.1:{silent.getsockname()[1]}"]\n'
+        with running(tmp_path, more) as gateway, smtplib.SMTP("127.0.0.1", gateway.smtp, timeout=20) as client:
+            client.ehlo()
+            client.mail("marc@machin.com")
+            began = time.monotonic()
+            assert {client.rcpt(f"u@d{number}.example")[0] for number in range(50)} == {250}
+            assert 0.9 < time.monotonic() - began < 5

@@ -5,18 +5,24 @@ sender's domain that takes no mail gets none either.
 
 Promise  An answer within PATIENCE seconds; who is not known by then is taken to take
          mail, and delivery will see. Many who ask about one domain are one question.
-Bounds   MOST answers, each for its TTL; UNSURE seconds where there was none.
+         After a silence no new question is asked for REST seconds: a client with a
+         thousand recipients does not wait for a thousand.
+Bounds   MOST answers, each for its TTL; UNSURE seconds where there was none; ASKING
+         questions at a time.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 import trio
 
 PATIENCE = 1.0
+REST = 30.0
 UNSURE = 60.0
+ASKING = 100
 MOST = 10_000
 
 
@@ -28,17 +34,22 @@ class NullMx:
         self._now = now
         self._known: OrderedDict[str, tuple[bool, float]] = OrderedDict()
         self._asked: dict[str, trio.Event] = {}
+        self._resting = -math.inf  # until then
 
     async def __call__(self, domain: str) -> bool:
         """Does it take no mail?"""
         found = self._known.get(domain)
         if found is not None and found[1] > self._now() and domain not in self._asked:
             return found[0]
-        with trio.move_on_after(PATIENCE):
+        if domain not in self._asked and (self._now() < self._resting or len(self._asked) >= ASKING):
+            return False
+        with trio.move_on_after(PATIENCE) as scope:
             if domain in self._asked:
                 await self._asked[domain].wait()
             else:
                 await self._find(domain)
+        if scope.cancelled_caught:
+            self._resting = self._now() + REST
         return self._known.get(domain, (False, 0.0))[0]
 
     async def _find(self, domain: str) -> None:

@@ -16,6 +16,8 @@ from functools import partial
 
 import trio
 
+from tripost.delivery.null_mx import NullMx
+from tripost.delivery.resolver import Resolver
 from tripost.gateway.config import Config
 from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.rehearsal import Explained, Nowhere
@@ -69,7 +71,8 @@ async def _play(config: Config, options: argparse.Namespace, client: tuple[str, 
         print(f"tripost: --auth: {options.auth} is no user here", file=sys.stderr)
         return 2
     logins, _ = make_logins(config, mail.accounts, bus, clock)
-    policy = Explained(mail.mailboxes.router)
+    resolver = Resolver(config.dns.nameservers, hostname=config.hostname)
+    policy = Explained(mail.mailboxes.router, NullMx(resolver.null_mx, clock.now))
     policy.say = say
     peer = Peer(
         client=client[0],

@@ -118,7 +118,7 @@ class Transaction:
             else:
                 await body.write(content)
                 await body.spill()
-            if self._held > body.waiting:  # it went to a file; what came behind that waits for the next piece to be full
+            if self._held > body.waiting:  # it went to a file
                 memory.give(self._held - body.waiting)
                 self._held = body.waiting
         except SpoolError as wrong:
