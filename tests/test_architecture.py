@@ -20,7 +20,7 @@ PURE = {
     "pace window classify saslprep",
     "delivery/tripost/delivery/wire": "lines dots replies addresses parameters",
     "delivery/tripost/delivery/mime": "fields addresses structure decoding subjects",
-    "delivery/tripost/delivery/mailbox": "uids policy lineends",
+    "delivery/tripost/delivery/mailbox": "uids policy lineends flags frames",
     "gateway/tripost/gateway": "admission config_positions guard passwd_file proxy_protocol sasl units "
     "settings windows",
     "gateway/tripost/gateway/ingress": "smtp_protocol smtp_commands smtp_events smtp_states terms claims trace "
@@ -28,7 +28,7 @@ PURE = {
     "gateway/tripost/gateway/control": "frames",
     "gateway/tripost/gateway/egress": "login_delay pop3_protocol pop3_top",
     "gateway/tripost/gateway/egress/imap": "reader cursor sets utf7 search_keys fetch_items values arguments "
-    "arguments_selected commands",
+    "arguments_selected commands threads listing capabilities sections",
 }
 MOST_LINES = 400
 MOST_FUNCTION_LINES = 50

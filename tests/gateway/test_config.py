@@ -131,7 +131,7 @@ def test_built_in(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     config = load()
     assert config.state == str(tmp_path / "tripost")
-    assert [one.address for one in config.listen] == [f"127.0.0.1:{port}" for port in (2525, 2587, 2110, 8025)]
+    assert [one.address for one in config.listen] == [f"127.0.0.1:{port}" for port in (2525, 2587, 2110, 2143, 8025)]
     assert config.relay.networks == ["127.0.0.0/8", "::1/128"]
     (tmp_path / "tripost.toml").write_text(GOOD)
     assert load().hostname == "smtp.machin.com"

@@ -26,6 +26,9 @@ address = "127.0.0.1:{smtp}"
 service = "pop3"
 address = "127.0.0.1:{pop3}"
 [[listen]]
+service = "imap"
+address = "127.0.0.1:{imap}"
+[[listen]]
 service = "monitor"
 address = "127.0.0.1:{monitor}"
 [auth]
@@ -76,9 +79,9 @@ class Running:
 
     def __init__(self, folder: pathlib.Path, extra: str = "", user: str = "marc@machin.com", toml: str = TOML) -> None:
         self.folder = folder
-        self.smtp, self.pop3, self.monitor = free_port(), free_port(), free_port()
+        self.smtp, self.pop3, self.imap, self.monitor = free_port(), free_port(), free_port(), free_port()
         self.file = folder / "tripost.toml"
-        self.file.write_text(toml.format(smtp=self.smtp, pop3=self.pop3, monitor=self.monitor) + extra)
+        self.file.write_text(toml.format(smtp=self.smtp, pop3=self.pop3, imap=self.imap, monitor=self.monitor) + extra)
         self.child: subprocess.Popen[bytes] | None = None
         if user and not (folder / "accounts").exists():
             self.command("user", "add", user, "--password-stdin", input="secret\n")

@@ -23,14 +23,12 @@ from tripost.delivery.resolver import Resolver
 from tripost.delivery.routing import Router
 from tripost.gateway.accounts import AccountsError
 from tripost.gateway.config import Config
-from tripost.gateway.egress.login_delay import LoginDelay
-from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
 from tripost.gateway.eventlog import EventLog
 from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.gateway.lifecycle import Draining, Stop, leaves
-from tripost.gateway.listeners import Acceptor, ListenError, Service, bind, close
+from tripost.gateway.listeners import Acceptor, Handler, ListenError, Service, bind, close
 from tripost.gateway.local_mail import LocalMail
 from tripost.gateway.login import Logins
 from tripost.gateway.monitor.websocket import Monitor
@@ -40,7 +38,7 @@ from tripost.gateway.reports import Reports
 from tripost.gateway.tls import TlsError
 from tripost.gateway.wiring_control import make_control
 from tripost.gateway.wiring_delivery import delivery_settings
-from tripost.gateway.wiring_egress import make_logins
+from tripost.gateway.wiring_egress import make_logins, make_readers
 from tripost.gateway.wiring_ingress import SMTP, ingress_context
 from tripost.gateway.wiring_listen import admission_of, closed, keep_fresh, make_services, take_descriptors
 from tripost.queue.clock import Clock
@@ -107,11 +105,14 @@ class Gateway:
     async def _serve(
         self, queue: Queue, router: Router, clock: Clock, stop: Stop, task_status: trio.TaskStatus[None]
     ) -> bool:
+        config = self.config
         try:
-            logins, keep_logins = make_logins(self.config, self._mail.accounts, self.bus, clock)
-            ours = Own(self.config.delivery.port, self.addresses)
-            names = Resolver(self.config.dns.nameservers, hostname=self.config.hostname, ours=ours)
-            services = self._services(queue, Policy(router, NullMx(names.null_mx, clock.now)), clock, logins)
+            logins, keep_logins = make_logins(config, self._mail.accounts, self.bus, clock)
+            readers, keep_mailboxes = make_readers(config, self._mail, logins, self.bus, clock, self._draining)
+            ours = Own(config.delivery.port, self.addresses)
+            names = Resolver(config.dns.nameservers, hostname=config.hostname, ours=ours)
+            policy = Policy(router, NullMx(names.null_mx, clock.now))
+            services = self._services(queue, policy, clock, logins, readers)
             dispatcher = self._dispatcher(queue, names, clock)
             control = make_control(self.config, queue, dispatcher, router, self.bus, clock, self.addresses)
             control.bind()
@@ -133,6 +134,7 @@ class Gateway:
                 await work.start(dispatcher.run)
                 outer.start_soon(self._mail.keep_up, queue, clock)
                 outer.start_soon(keep_logins)
+                outer.start_soon(keep_mailboxes)
                 acceptor = Acceptor(work, self.bus, clock, admission_of(self.config), partial(closed, queue))
                 await self._accept(services, acceptor, clock, stop, task_status)
                 self.bus.emit(Stopping(time=clock.now(), reason=stop.reason))
@@ -155,32 +157,20 @@ class Gateway:
             accepting.cancel_scope.cancel()
         close(services)
 
-    def _services(self, queue: Queue, policy: Policy, clock: Clock, logins: Logins) -> list[Service]:
+    def _services(
+        self, queue: Queue, policy: Policy, clock: Clock, logins: Logins, readers: dict[str, Handler]
+    ) -> list[Service]:
         config = self.config
         smtp = ingress_context(config, queue, policy, self.bus, clock, self._draining, self._patience, logins)
-        pop3 = Pop3Context(
-            hostname=config.hostname,
-            logins=logins,
-            mailboxes=self._mail.mailboxes.folder,
-            bus=self.bus,
-            clock=clock,
-            draining=self._draining,
-            policy=self._mail.mailboxes.policy,
-            expire=self._mail.mailboxes.expire,
-            delay=LoginDelay(config.limits.login_delay),
-        )
         monitor = Monitor(queue.statistics, self._draining)
 
         async def on_smtp(stream: trio.abc.Stream, peer: Peer) -> None:
             await serve_smtp(stream, peer=peer, context=smtp)
 
-        async def on_pop3(stream: trio.abc.Stream, peer: Peer) -> None:
-            await serve_pop3(stream, peer=peer, context=pop3)
-
         async def on_monitor(stream: trio.abc.Stream, peer: Peer) -> None:
             await monitor.serve(stream)
 
-        return make_services(config, dict.fromkeys(SMTP, on_smtp) | {"pop3": on_pop3, "monitor": on_monitor})
+        return make_services(config, dict.fromkeys(SMTP, on_smtp) | readers | {"monitor": on_monitor})
 
     def _dispatcher(self, queue: Queue, names: Resolver, clock: Clock) -> Dispatcher:
         config = self.config

@@ -31,7 +31,7 @@ from tripost.gateway.wiring_delivery import unfit
 __all__ = ["Config", "ConfigError", "load"]
 
 PLACES = ("tripost.toml", "/etc/tripost/tripost.toml")
-SERVICES = (("smtp", 2525), ("submission", 2587), ("pop3", 2110), ("monitor", 8025))
+SERVICES = (("smtp", 2525), ("submission", 2587), ("pop3", 2110), ("imap", 2143), ("monitor", 8025))
 _NAMES: dict[Any, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 

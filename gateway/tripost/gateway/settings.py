@@ -19,7 +19,7 @@ ByteRate = Annotated[int, "octets a second"]
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
-    service: Literal["smtp", "submission", "lmtp", "pop3", "monitor"]
+    service: Literal["smtp", "submission", "lmtp", "pop3", "imap", "monitor"]
     address: str
     tls: Literal["", "none", "starttls", "implicit"] = ""  # starttls where [tls] is, else none
     require_tls: bool = False

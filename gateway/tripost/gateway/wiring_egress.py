@@ -1,17 +1,29 @@
-"""from `[auth]` and `[limits]` to accounts, logins and POP3
+"""from `[auth]` and `[limits]` to accounts and logins, POP3 and IMAP
 
-API      `make_logins(config, accounts, bus, clock)`: one for SMTP and POP3, and the
-         task that runs beside it. Raises AccountsError when the file of accounts
+API      `make_logins(config, accounts, bus, clock)`: one for SMTP, POP3 and IMAP, and
+         the task that runs beside it. Raises AccountsError when the file of accounts
          cannot be read at the start; later, what was read stays in force.
+         `make_readers(…)`: the sessions of both, and the task that runs beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import trio
+
+from tripost.delivery.mailbox.opened import Opened
 from tripost.gateway.accounts import Accounts
+from tripost.gateway.egress.imap.context import ImapContext
+from tripost.gateway.egress.imap.facts import LAYOUT
+from tripost.gateway.egress.imap.session import serve_imap
+from tripost.gateway.egress.login_delay import LoginDelay
+from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
 from tripost.gateway.guard import Guard
 from tripost.gateway.last_logins import LastLogins
+from tripost.gateway.lifecycle import Draining
+from tripost.gateway.listeners import Handler
+from tripost.gateway.local_mail import LocalMail
 from tripost.gateway.login import Logins
 from tripost.gateway.peer import Peer
 from tripost.gateway.settings import Config
@@ -43,3 +55,43 @@ def make_logins(
         noted=noted,
     )
     return logins, keep
+
+
+def make_readers(
+    config: Config, mail: LocalMail, logins: Logins, bus: Bus, clock: Clock, draining: Draining
+) -> tuple[dict[str, Handler], Callable[[], Awaitable[None]]]:
+    """The handlers of POP3 and IMAP. Each hears at once of what the other, or a delivery, does to a mailbox."""
+    mailboxes = mail.mailboxes
+    opened = Opened(clock.now, LAYOUT)
+    mail.delivery.arrived = opened.touched
+    pop3 = Pop3Context(
+        hostname=config.hostname,
+        logins=logins,
+        mailboxes=mailboxes.folder,
+        bus=bus,
+        clock=clock,
+        draining=draining,
+        policy=mailboxes.policy,
+        expire=mailboxes.expire,
+        delay=LoginDelay(config.limits.login_delay),
+        removed=opened.touched,
+    )
+    imap = ImapContext(
+        hostname=config.hostname,
+        logins=logins,
+        mailboxes=mailboxes.folder,
+        opened=opened,
+        bus=bus,
+        clock=clock,
+        draining=draining,
+        policy=mailboxes.policy,
+        limit=config.limits.message_size,
+    )
+
+    async def on_pop3(stream: trio.abc.Stream, peer: Peer) -> None:
+        await serve_pop3(stream, peer=peer, context=pop3)
+
+    async def on_imap(stream: trio.abc.Stream, peer: Peer) -> None:
+        await serve_imap(stream, peer=peer, context=imap)
+
+    return {"pop3": on_pop3, "imap": on_imap}, opened.run

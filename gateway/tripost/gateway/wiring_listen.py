@@ -89,6 +89,8 @@ def busy(service: str, hostname: str, why: str) -> bytes:
     """What a service says to whom it does not take, in its own language."""
     if service == "pop3":
         return f"-ERR [SYS/TEMP] {why}\r\n".encode()
+    if service == "imap":
+        return f"* BYE [UNAVAILABLE] {why}\r\n".encode()
     if service == "monitor":
         return b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n"
     return f"421 4.3.2 {hostname} {why}\r\n".encode()

@@ -10,25 +10,28 @@ Format   frames of length, CRC-32 and a msgspec record: `Head`, then `Seen` and
          that 100,000 messages are decoded at once; new columns go to the end.
 Promise  a frame that a crash cut off is as if never written: its UIDs had not
          been shown, because `save` syncs. Rewritten when it is mostly history.
+Many     Whoever changes it holds the folder (`held`), first reads what others have
+         written (`catch_up`), and saves before letting go: POP3 sessions and IMAP's
+         folders agree on the UIDs.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
-import struct
-import zlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
+from tripost.delivery.mailbox.frames import frame, frames, numbers
 from tripost.delivery.mailbox.places import replace_file, write_all
 
 NAME = "tripost-index"
-_FRAME = struct.Struct("<II")
 _SLASH = b"/"  # cannot be in a file's name
 MOST_UID = 0xFFFFFFFF
+DAMAGE = 1_000_000  # UIDs that are left out where it is not known how many the lost end of the file had given
 HISTORY = 1000  # rows that may be gone before the file is written anew, besides as many as there are messages
 
 
@@ -50,8 +53,18 @@ class Gone(msgspec.Struct, frozen=True, array_like=True, tag="gone"):
     uids: bytes
 
 
-_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Head | Seen | Gone).decode
+
+
+@contextmanager
+def held(folder: str) -> Generator[None]:
+    """Nobody else, in this process or another, changes the folder's index meanwhile. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 class Index:
@@ -60,6 +73,11 @@ class Index:
     def __init__(self, folder: str, now: float) -> None:
         """Raises OSError when there is one that cannot be read."""
         self._path = os.path.join(folder, NAME)
+        self._now = now
+        self._begin()
+        self._load()
+
+    def _begin(self) -> None:
         self.uids: list[int] = []
         self.names: list[str] = []
         self.sizes: list[int] = []
@@ -68,19 +86,43 @@ class Index:
         self._dead = 0  # rows of the file that are gone
         self._frames: list[bytes] = []  # to be saved
         self._whole = False  # by writing the file anew
+        self._file = (0, 0)  # device and inode of what was read
+        self._end = 0  # and how far
+
+    def moved(self, folder: str) -> None:
+        """The folder has another name now."""
+        self._path = os.path.join(folder, NAME)
+
+    def catch_up(self) -> None:
+        """Read what others have written. What was not saved is forgotten. Raises OSError."""
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            if self._file == (0, 0):
+                return
+            self._now = max(self._now, self.validity + 1.0)
+        else:
+            if self._file == (found.st_dev, found.st_ino) and not self._frames and not self._whole:
+                if found.st_size == self._end:
+                    return
+                if found.st_size > self._end:
+                    self._load()
+                    return
+        self._begin()
         self._load()
-        if not self.validity:
-            self.validity = max(1, min(int(now), MOST_UID))
-            self._whole = True
 
     def _load(self) -> None:
+        """From `_end` on."""
         try:
             with open(self._path, "rb") as file:
+                state = os.fstat(file.fileno())
+                self._file = state.st_dev, state.st_ino
+                file.seek(self._end)
                 data = file.read()
         except FileNotFoundError:
-            return
+            data = b""
         good = 0
-        for payload, end in _frames(data):
+        for payload, end in frames(data):
             try:
                 record = _decode(payload)
             except msgspec.DecodeError:
@@ -92,14 +134,20 @@ class Index:
             elif isinstance(record, Seen):
                 self._take(record)
             else:
-                self._drop(set(_numbers("I", record.uids)))
+                self._drop(set(numbers("I", record.uids)))
             good = end
-        self._whole = good != len(data)
+        self._end += good
+        if good != len(data):
+            self._whole = True
+            self.next += DAMAGE
+        if not self.validity:
+            self.validity = max(1, min(int(self._now), MOST_UID))
+            self._whole = True
 
     def _take(self, record: Seen) -> None:
-        uids = _numbers("I", record.uids)
+        uids = numbers("I", record.uids)
         self.uids += uids
-        self.sizes += _numbers("Q", record.sizes)
+        self.sizes += numbers("Q", record.sizes)
         self.names += os.fsdecode(record.names).split("/")
         self.next = max(self.next, max(uids) + 1)
 
@@ -110,20 +158,25 @@ class Index:
         self.names = [self.names[at] for at in left]
         self.sizes = [self.sizes[at] for at in left]
 
-    def update(self, found: dict[str, str], look: Callable[[Iterable[str]], list[tuple[str, int]]]) -> None:
+    def update(self, found: Mapping[str, str], look: Callable[[Iterable[str]], list[tuple[str, int]]]) -> None:
         """`found`: name without flags → path. `look` gives those of new names that are messages, in their order,
         with their sizes."""
         if len(found) != len(self.names) or not all(map(found.__contains__, self.names)):
-            gone = [uid for uid, name in zip(self.uids, self.names, strict=True) if name not in found]
-            if gone:
-                self._drop(set(gone))
-                self._frames.append(_frame(Gone(array("I", gone).tobytes())))
+            self.drop({uid for uid, name in zip(self.uids, self.names, strict=True) if name not in found})
             known = set(self.names)
-            self._add(look([name for name in found if name not in known]))
+            self.add(look([name for name in found if name not in known]))
 
-    def _add(self, fresh: list[tuple[str, int]]) -> None:
+    def drop(self, gone: set[int]) -> None:
+        """These are not there any more."""
+        there = [uid for uid in self.uids if uid in gone]
+        if there:
+            self._drop(gone)
+            self._frames.append(frame(Gone(array("I", there).tobytes())))
+
+    def add(self, fresh: Sequence[tuple[str, int]]) -> list[int]:
+        """Names and sizes of messages that came, in this order; their UIDs."""
         if not fresh:
-            return
+            return []
         if self.next + len(fresh) > MOST_UID:  # 4 billion messages later
             self.validity, self.next, self._whole = self.validity + 1, 1, True
             self.uids = list(range(1, len(self.names) + 1))
@@ -133,51 +186,33 @@ class Index:
         self.names += [name for name, _ in fresh]
         self.sizes += [size for _, size in fresh]
         self.next += len(fresh)
-        self._frames.append(_frame(_seen(uids, fresh)))
+        self._frames.append(frame(_seen(uids, fresh)))
+        return list(uids)
 
     def save(self) -> None:
         """Make what is new durable. Raises OSError: nothing of it may be shown as a UID then."""
         if self._whole or self._dead > len(self.uids) + HISTORY:
             rows = list(zip(self.names, self.sizes, strict=True))
-            data = _frame(Head(self.validity, self.next)) + (_frame(_seen(self.uids, rows)) if rows else b"")
+            data = frame(Head(self.validity, self.next)) + (frame(_seen(self.uids, rows)) if rows else b"")
             replace_file(self._path, data)
+            state = os.stat(self._path)
+            self._file, self._end = (state.st_dev, state.st_ino), len(data)
             self._whole, self._dead = False, 0
         elif self._frames:
             fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            data = b"".join(self._frames)
             try:
-                write_all(fd, b"".join(self._frames))
+                write_all(fd, data)
                 os.fdatasync(fd)
             except OSError:
                 self._whole = True  # what is at the file's end now is not known
                 raise
             finally:
                 os.close(fd)
+            self._end += len(data)
         self._frames = []
 
 
-def _seen(uids: Iterable[int], rows: list[tuple[str, int]]) -> Seen:
+def _seen(uids: Iterable[int], rows: Sequence[tuple[str, int]]) -> Seen:
     names = _SLASH.join(os.fsencode(name) for name, _ in rows)
     return Seen(array("I", uids).tobytes(), array("Q", [size for _, size in rows]).tobytes(), names)
-
-
-def _frame(record: Head | Seen | Gone) -> bytes:
-    payload = _encode(record)
-    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
-
-
-def _frames(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Each whole payload, and where it ends."""
-    at = 0
-    while at + _FRAME.size <= len(data):
-        size, check = _FRAME.unpack_from(data, at)
-        payload = data[at + _FRAME.size : at + _FRAME.size + size]
-        if len(payload) != size or zlib.crc32(payload) != check:
-            return
-        at += _FRAME.size + size
-        yield payload, at
-
-
-def _numbers(kind: Literal["I", "Q"], data: bytes) -> list[int]:
-    found: array[int] = array(kind)
-    found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    return found.tolist()

@@ -63,6 +63,7 @@ class MaildirDelivery:
         now: Callable[[], float] = time.time,
         told: Callable[[str, int], None] = lambda box, count: None,
     ) -> None:
+        self.arrived: Callable[[str], None] = lambda folder: None  # called with each folder that has new mail
         self.store = Store(folder, hostname)
         self._locate = locate
         self._now = now
@@ -145,6 +146,8 @@ class MaildirDelivery:
         finally:
             for item in batch:
                 item.done = True
+        for folder in {os.path.dirname(item.target) for item in batch if item.moved}:
+            self.arrived(folder)
         while self.store.pushed_out:
             self._told(*self.store.pushed_out.popitem())
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from tripost.delivery.mailbox.folders import age_of, find_messages, held_by_upkeep, lock_mailbox
-from tripost.delivery.mailbox.index import Index
+from tripost.delivery.mailbox.index import Index, held
 from tripost.delivery.mailbox.lineends import WireEnds, wire_ends
 from tripost.delivery.mailbox.places import make_mailbox
 from tripost.delivery.mailbox.policy import Policy
@@ -81,19 +81,18 @@ class MailboxSession:
         self._mail = mail
         self._box = box
         replay(mail, box, self._find)
-        index = Index(box, now)
-        found = self._find()
-        late = overdue(found, policy, now)
+        late = overdue(self._find(), policy, now)
         self.expired = remove_all(late)
-        if late:
+        with held(box):
+            index = Index(box, now)
             found = self._find()
-        if not all(map(found.__contains__, index.names)):
-            found |= self._find()  # a file that is renamed while a folder is read may be missed once, not twice
-        index.update(found, lambda names: _look(names, found))
-        try:
-            index.save()
-        except OSError:
-            pass  # a full disk: POP3 shows nothing that needs it, the next session tries again
+            if not all(map(found.__contains__, index.names)):
+                found |= self._find()  # a file that is renamed while a folder is read may be missed once, not twice
+            index.update(found, lambda names: look_at(names, found))
+            try:
+                index.save()
+            except OSError:
+                pass  # a full disk: POP3 shows nothing that needs it, the next session tries again
         self.names = index.names[:MOST_MESSAGES]
         self.sizes = index.sizes[:MOST_MESSAGES]
         self._paths = [found[name] for name in self.names]
@@ -150,7 +149,7 @@ def open_mailbox(mail: str, account: str, now: float | None = None, policy: Poli
         raise
 
 
-def _look(names: Sequence[str] | Iterable[str], found: dict[str, str]) -> list[tuple[str, int]]:
+def look_at(names: Iterable[str], found: dict[str, str]) -> list[tuple[str, int]]:
     """Those that are messages, oldest first, with their sizes on the wire."""
     rows: list[tuple[int, str, int]] = []
     for name in names:

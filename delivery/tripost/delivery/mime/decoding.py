@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import binascii
 import html
-import quopri
 import re
 
 from tripost.delivery.mime.fields import first, with_charset
@@ -42,8 +41,14 @@ def without_encoding(content: bytes, encoding: bytes) -> bytes | None:
         except binascii.Error:
             return b""
     if encoding == b"quoted-printable":
-        return quopri.decodestring(content)
+        return _quoted_printable(content)
     return None
+
+
+def _quoted_printable(content: bytes) -> bytes:
+    """Spaces at the end of a line are not part of it (RFC 2045 §6.7)."""
+    lines = content.split(b"\r\n")
+    return binascii.a2b_qp(b"\r\n".join([line.rstrip(b" \t") for line in lines]))
 
 
 def text_of(part: Part, content: bytes) -> str:

@@ -12,6 +12,7 @@ Fails    -ERR, with a response code where one fits (RFC 2449 §8, 3206); the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ import trio
 
 from tripost.delivery.mailbox.policy import Policy
 from tripost.delivery.mailbox.session import MailboxInUse, MailboxSession, open_mailbox
+from tripost.delivery.mailbox.uids import folder_name
 from tripost.gateway.egress.login_delay import LoginDelay
 from tripost.gateway.egress.pop3_maildrop import Maildrop, Refused, in_thread
 from tripost.gateway.egress.pop3_protocol import LANGUAGES, Command, Line, Mistake, Pop3Protocol, capabilities
@@ -58,6 +60,10 @@ def _no_policy(account: str) -> Policy:
     return Policy()
 
 
+def _nobody_asks(box: str) -> None:
+    return
+
+
 @dataclass(frozen=True)
 class Pop3Context:
     """What all sessions share; `mailboxes` is their folder; `expire` is EXPIRE's argument before the login."""
@@ -72,6 +78,7 @@ class Pop3Context:
     expire: str = "NEVER"
     implementation: str = "tripost"
     delay: LoginDelay = field(default_factory=LoginDelay)
+    removed: Callable[[str], None] = _nobody_asks  # called with the folder of a mailbox from which messages went
 
 
 async def serve_pop3(stream: trio.abc.Stream, *, peer: Peer, context: Pop3Context) -> None:
@@ -349,6 +356,8 @@ class _Session:
         except OSError:
             self._err("[SYS/TEMP] the deleted messages were not removed")
             return
+        if deleted:
+            context.removed(os.path.join(context.mailboxes, folder_name(self._account)))
         self._ok(f"bye, {deleted} deleted")
         context.bus.emit(
             Fetched(

@@ -24,7 +24,7 @@ import msgspec
 
 LINE_LIMIT = 65_536  # octets of a command without its literals
 COMMAND_LIMIT = 262_144  # and with them
-EARLY_LIMIT = 16_384  # either, before the login
+EARLY_LIMIT = 40_960  # either, before the login (ID may have 30 fields of 1,024 octets)
 RAW_LIMIT = 12_288
 MOST_LITERALS = 1000  # of one command
 TAG_ROOM = 80  # octets at a command's beginning that are kept of one that is none

@@ -51,6 +51,9 @@ _TEXTS = ("BCC", "BODY", "CC", "FROM", "SUBJECT", "TEXT", "TO")
 _DATES = ("BEFORE", "ON", "SINCE", "SENTBEFORE", "SENTON", "SENTSINCE")
 _NUMBERS = ("LARGER", "SMALLER", "YOUNGER", "OLDER")
 _ALL = Key("all")
+_WITH_VALUE = frozenset(
+    (*_TEXTS, *_DATES, *_NUMBERS, "NOT", "OR", "HEADER", "KEYWORD", "UNKEYWORD", "UID", "MODSEQ", "EMAILID", "THREADID")
+)
 
 
 class Program:
@@ -99,6 +102,8 @@ class Program:
             return Key("not", keys=(Key("flag", "\\Recent"),))
         if name == "NEW":
             return Key("and", keys=(Key("flag", "\\Recent"), Key("not", keys=(Key("flag", "\\Seen"),))))
+        if name not in _WITH_VALUE:
+            raise Bad(f"unknown search key {name[:40]}")
         cursor.space()
         if name == "NOT":
             return Key("not", keys=(self._key(depth + 1),))
@@ -130,9 +135,7 @@ class Program:
             return Key("uid", set=_set(found[0]))
         if name == "MODSEQ":
             return self._modseq()
-        if name in ("EMAILID", "THREADID"):
-            return Key("id", name, cursor.text_string())
-        raise Bad(f"unknown search key {name[:40]}")
+        return Key("id", name, cursor.text_string())
 
     def _modseq(self) -> Key:
         cursor = self._cursor
