@@ -239,7 +239,7 @@ async def test_two_sessions_hear_of_each_other(house: House) -> None:
             await two.until(rb"^\* 1 EXPUNGE\r\n")
         await two.send(b"DONE\r\n")
         await two.until(rb"^i OK.*\r\n")
-        assert await one.say("NOOP") == b"* 1 EXPUNGE\r\n* 1 EXISTS\r\n* 0 RECENT\r\nOK\r\n"
+        assert await one.say("NOOP") == b"* 1 EXPUNGE\r\n* 1 EXISTS\r\n* 0 RECENT\r\nOK done\r\n"
 
 
 async def test_another_program_is_noticed_while_idle(house: House) -> None:

@@ -2,12 +2,13 @@
 
 Fred (truc.fr) writes to Marc (machin.com): two gateways with state folders of
 their own, a small authoritative DNS server, real sockets, and the standard
-library's smtplib and poplib as Fred's and Marc's programs. What is printed is
+library's smtplib and poplib (or imaplib) as Fred's and Marc's programs. What is printed is
 read from the gateways' events and the clients' replies.
 """
 
 from __future__ import annotations
 
+import imaplib
 import os
 import poplib
 import secrets
@@ -50,6 +51,9 @@ service = "smtp"
 address = "127.0.0.1:{smtp}"
 [[listen]]
 service = "pop3"
+address = "127.0.0.1:0"
+[[listen]]
+service = "imap"
 address = "127.0.0.1:0"
 [[listen]]
 service = "monitor"
@@ -120,7 +124,7 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-async def play(say: Callable[[str], None], *, keep: bool = False) -> int:
+async def play(say: Callable[[str], None], *, keep: bool = False, imap: bool = False) -> int:
     """Tell the story to `say`, one line at a time; returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="tripost-demo-") as folder:
         async with trio.open_nursery() as nursery:
@@ -140,7 +144,7 @@ async def play(say: Callable[[str], None], *, keep: bool = False) -> int:
                     for side in (fred, marc):
                         await gateways.start(side.gateway.run, side.stop)
                     with trio.fail_after(PATIENCE * 6):
-                        await _story(say, fred, marc, dns, keep=keep)
+                        await _story(say, fred, marc, dns, keep=keep, imap=imap)
                     if keep:
                         _how_to_reach(say, fred, marc)
                         await halt.wait()
@@ -185,7 +189,7 @@ def _letter() -> EmailMessage:
     return letter
 
 
-async def _story(say: Callable[[str], None], fred: Side, marc: Side, dns: str, *, keep: bool) -> None:
+async def _story(say: Callable[[str], None], fred: Side, marc: Side, dns: str, *, keep: bool, imap: bool) -> None:
     say(
         f"Gateways: smtp.truc.fr on port {fred.port('smtp')}, smtp.machin.com on port {marc.port('smtp')}; DNS on {dns}"
     )
@@ -202,12 +206,13 @@ async def _story(say: Callable[[str], None], fred: Side, marc: Side, dns: str, *
         )
         arrived = await at_machin.wait(events.DeliveredLocally)
         say(f"3. smtp.machin.com knows {arrived.recipient} and puts the message into the mailbox")
-        count, octets, content = await trio.to_thread.run_sync(_fetch, marc, keep)
-        asked = await at_machin.wait(events.LoggedIn)
-        say(f"4. Marc's program asks the POP server: {asked.account} logs in from {asked.client}, inside of TLS")
-        say(f"5. The POP server looks into the mailbox: {count} message, {octets} octets")
+        count, octets, content = await trio.to_thread.run_sync(_read if imap else _fetch, marc, keep)
+        asked, server = await at_machin.wait(events.LoggedIn), "IMAP" if imap else "POP"
+        say(f"4. Marc's program asks the {server} server: {asked.account} logs in from {asked.client}, inside of TLS")
+        say(f"5. The {server} server looks into the mailbox: {count} message, {octets} octets")
         fetched = await at_machin.wait(events.Fetched)
-        say(f"6. It sends {fetched.messages} message to Marc's program, which has it now:")
+        end = "shows it; it lies in Lunch now, flagged" if imap else "has it now"
+        say(f"6. It sends {fetched.messages} message to Marc's program, which {end}:")
     say("")
     for line in content:
         say("   " + line.decode("utf-8", "replace"))
@@ -233,11 +238,30 @@ def _fetch(marc: Side, keep: bool) -> tuple[int, int, list[bytes]]:
     return count, octets, lines
 
 
+def _read(marc: Side, keep: bool) -> tuple[int, int, list[bytes]]:
+    """By IMAP: found by searching, read, flagged, and moved to a mailbox of its own."""
+    context = ssl.create_default_context(cafile=marc.certificate)
+    context.check_hostname = False  # as above
+    with imaplib.IMAP4("127.0.0.1", marc.port("imap"), timeout=PATIENCE) as client:
+        client.starttls(context)
+        client.login(MARC, marc.password)
+        _, (count,) = client.select()
+        _, (numbers,) = client.search(None, "UNSEEN", "SUBJECT", "lunch")
+        _, rows = client.fetch(numbers.decode(), "(RFC822.SIZE BODY[])")
+        client.create("Lunch")
+        client.store(numbers.decode(), "+FLAGS", "\\Flagged")
+        if not keep:  # else for whoever wants to look
+            client.uid("MOVE", "1:*", "Lunch")
+    head, content = next(row for row in rows if isinstance(row, tuple))
+    return int(count or 0), int(head.split()[2]), content.removesuffix(b"\r\n").split(b"\r\n")
+
+
 def _how_to_reach(say: Callable[[str], None], fred: Side, marc: Side) -> None:
     say("")
     for side in (fred, marc):
         say(
             f"{side.gateway.hostname}: smtp 127.0.0.1:{side.port('smtp')}  pop3 127.0.0.1:{side.port('pop3')}"
+            f"  imap 127.0.0.1:{side.port('imap')}"
             f"  live ws://127.0.0.1:{side.port('monitor')}/live"
         )
         say(f"   user {side.user}  password {side.password}")

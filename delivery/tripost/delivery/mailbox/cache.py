@@ -17,6 +17,7 @@ import os
 import struct
 import threading
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -26,6 +27,7 @@ _HEAD = struct.Struct("<8sII")
 _MAGIC = b"tripostC"
 _WINDOW = 1 << 18  # octets that are read ahead
 _SLACK = 1 << 20
+_SCAN = 1 << 20
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -121,6 +123,41 @@ class Cache:
             found.append(data[at : at + length])
             at += length
         return Entry(row[2 + blobs :], tuple(found))
+
+    def blob(self, uid: int, which: int) -> bytes | None:
+        """One blob of a record; None as for `get`."""
+        offset = self._offsets.get(uid)
+        if offset is None:
+            return None
+        with self._lock:
+            try:
+                record = self._record
+                lengths = record.unpack(self._bytes(offset, record.size))[2 : 2 + self._layout.blobs]
+                return self._bytes(offset + record.size + sum(lengths[:which]), lengths[which])
+            except (OSError, struct.error):
+                return None
+
+    def holding(self, needle: bytes, uids: Iterable[int]) -> set[int]:
+        """Those of the messages whose record has these octets somewhere, and those that have no record."""
+        found = set(self.missing(uids))
+        with self._lock:
+            order = sorted((offset, uid) for uid, offset in self._offsets.items())
+            starts = [offset for offset, _ in order]
+            at, overlap = _HEAD.size, len(needle) - 1
+            try:
+                while order and at < self._end:
+                    data = os.pread(self._fd, _SCAN + overlap, at)
+                    hit = data.find(needle)
+                    while hit >= 0:
+                        place = bisect_right(starts, at + hit) - 1
+                        if place >= 0:
+                            found.add(order[place][1])
+                        after = starts[place + 1] - at if place + 1 < len(starts) else len(data)
+                        hit = data.find(needle, max(after, hit + 1))
+                    at += _SCAN
+            except OSError:
+                found.update(self._offsets)
+        return found
 
     def _bytes(self, offset: int, size: int) -> bytes:
         start = offset - self._window_at

@@ -11,10 +11,13 @@ Source   RFC 5322 §3.4, with the obsolete routes; RFC 9051 §7.5.2 (groups).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
 MOST = 1000
+SHORT = 500  # octets of a field whose addresses are remembered
 _TOKEN = re.compile(
     rb"([^\x00-\x20()<>@,;:\\\"\[\]]+)"  # 1 an atom, with its dots and whatever 8-bit
     rb"|\"((?:[^\"\\]|\\.)*)(?:\"|\Z)"  # 2 a quoted string
@@ -142,6 +145,12 @@ class _Reader:
         self._words, self._local, self._comment, self._space = [], None, b"", False
 
 
-def addresses(value: bytes) -> list[Address]:
+def addresses(value: bytes) -> Sequence[Address]:
     """Of one field's unfolded value."""
+    return _remembered(value) if len(value) <= SHORT else _Reader(value).read()
+
+
+@lru_cache(maxsize=512)
+def _remembered(value: bytes) -> Sequence[Address]:
+    """The same few people write most of the mail, and a message is asked for its sender three times."""
     return _Reader(value).read()

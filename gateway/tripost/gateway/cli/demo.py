@@ -9,5 +9,5 @@ import trio
 from tripost.gateway.demo import play
 
 
-def run(*, keep: bool) -> int:
-    return trio.run(partial(play, partial(print, flush=True), keep=keep))
+def run(*, keep: bool, imap: bool) -> int:
+    return trio.run(partial(play, partial(print, flush=True), keep=keep, imap=imap))

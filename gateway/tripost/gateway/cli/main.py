@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="play the story: Fred's mail reaches Marc through two gateways")
     demo.add_argument("--keep", action="store_true", help="leave both gateways running until Ctrl-C")
+    demo.add_argument("--imap", action="store_true", help="Marc reads by IMAP, where the mail lies")
 
     serve = commands.add_parser("serve", help="run a gateway")
     serve.add_argument("config_file", nargs="?", metavar="CONFIG", help=CONFIG_HELP)
@@ -84,7 +85,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "demo":
         from tripost.gateway.cli import demo
 
-        return demo.run(keep=options.keep)
+        return demo.run(keep=options.keep, imap=options.imap)
     from tripost.gateway.config import ConfigError, load
 
     try:

@@ -41,6 +41,7 @@ class Client:
         self.view: View | None = None
         self.enabled: set[str] = set()
         self.compressed = False
+        self.fetched = self.deleted = 0  # messages whose text was sent; that were removed
         self._tree: Tree | None = None
         self._out: list[bytes] = []
         self._pending = 0

@@ -11,7 +11,8 @@ import os
 from tripost.delivery.mailbox.cache import Cache, Entry
 from tripost.delivery.mailbox.folder import Folder
 from tripost.delivery.mailbox.lineends import wire_ends
-from tripost.gateway.egress.imap.facts import facts
+from tripost.delivery.mime.fields import header_end
+from tripost.gateway.egress.imap.facts import HEADER, TEXTS, facts
 
 MOST_WHOLE = 128 << 20  # octets of a message that is looked into; what is beyond is cut off
 
@@ -32,6 +33,21 @@ class Reader:
             found = facts(self._last[1], date)
             self._cache.put(uid, found.numbers, found.blobs)
         return found
+
+    def texts(self, uid: int, name: str, size: int) -> bytes:
+        """The header as SEARCH looks at it. Raises OSError."""
+        found = self._cache.blob(uid, TEXTS)
+        return found if found is not None else self.entry(uid, name, size).blobs[TEXTS]
+
+    def header(self, uid: int, name: str, size: int) -> bytes:
+        """As it is sent. Raises OSError."""
+        if uid not in self._cache:
+            self.entry(uid, name, size)
+        found = self._cache.blob(uid, HEADER)
+        if found:
+            return found
+        content = self.content(uid, name, size)
+        return content[: header_end(content)]
 
     def content(self, uid: int, name: str, size: int) -> bytes:
         """The whole message, which is `size` octets on the wire. Raises OSError."""

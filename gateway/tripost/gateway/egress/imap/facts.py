@@ -16,11 +16,11 @@ from tripost.delivery.mime.structure import structure
 from tripost.delivery.mime.subjects import base_subject, message_ids, sent_time
 from tripost.gateway.egress.imap.render import body_structure, envelope
 
-LAYOUT = Layout(version=1, numbers=3, blobs=7)
+LAYOUT = Layout(version=2, numbers=3, blobs=7)
 DATE, SENT, SENT_DAY = range(3)  # seconds since 1970; the number of a day; 0 where the message does not say
 ENVELOPE, STRUCTURE, BODY, PREVIEW, TEXTS, SORT, HEADER = range(7)
-MOST_HEADER = 16_384  # octets of a header that is kept; a longer one is read from the message
-TEXT_FIELDS = ("SUBJECT", "FROM", "TO", "CC", "BCC")
+MOST_HEADER = 16_384  # octets of a header that is kept to be sent; a longer one is read from the message
+ADDRESS_FIELDS = frozenset({b"from", b"to", b"cc", b"bcc", b"sender", b"reply-to"})
 
 
 class SortKeys(msgspec.Struct, frozen=True, array_like=True):
@@ -50,24 +50,24 @@ def facts(message: bytes, date: int) -> Entry:
         body_structure(message, root, extended=True),
         body_structure(message, root, extended=False),
         preview(root, message).encode("utf-8", "replace"),
-        "\0".join(searched(fields, name) for name in TEXT_FIELDS).encode("utf-8", "replace"),
+        searched(fields).encode("utf-8", "replace"),
         _encode(_sort_keys(fields)),
         header if len(header) <= MOST_HEADER else b"",
     )
     return Entry((date, *sent), blobs)
 
 
-def searched(fields: Fields, name: str) -> str:
-    """All fields of that name as SEARCH looks at them."""
-    wanted = name.lower().encode()
+def searched(fields: Fields) -> str:
+    """The header as SEARCH looks at it: a line feed, name, colon and value of each field, and so on to the end."""
     found: list[str] = []
-    for one, value in fields:
-        if one == wanted:
-            value = value.replace(b"\r\n", b"")
-            found.append(decoded(value))
-            if name != "SUBJECT":  # and without comments, as one address each
-                found += [_plain(one.mailbox, one.host) for one in addresses(value) if one.mailbox and one.host]
-    return folded("\n".join(found)).replace("\0", "")
+    for name, value in fields:
+        value = value.replace(b"\r\n", b"").replace(b"\n", b" ")
+        text = decoded(value.strip())
+        if name in ADDRESS_FIELDS:  # and without comments, as one address each
+            plain = [_plain(one.mailbox, one.host) for one in addresses(value) if one.mailbox and one.host]
+            text = "\0".join([text, *plain])
+        found.append(f"\n{as_text(name)}:{text}".replace("\r", " "))
+    return folded("".join(found))
 
 
 def _plain(mailbox: bytes, host: bytes) -> str:
@@ -99,3 +99,15 @@ def _first_mailbox(fields: Fields, name: bytes) -> str:
 
 def sort_keys(entry: Entry) -> SortKeys:
     return _decode(entry.blobs[SORT])
+
+
+def has_field(texts: bytes, name: bytes, wanted: bytes) -> bool:
+    """Is `wanted` in a field of that name? All as `searched` has it."""
+    mark = b"\n%b:" % name
+    at = texts.find(mark)
+    while at >= 0:
+        end = texts.find(b"\n", at + 1)
+        if texts.find(wanted, at + len(mark), len(texts) if end < 0 else end) >= 0:
+            return True
+        at = texts.find(mark, end) if end >= 0 else -1
+    return False

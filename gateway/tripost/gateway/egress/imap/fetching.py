@@ -18,7 +18,7 @@ from tripost.gateway.egress.imap.content import Reader
 from tripost.gateway.egress.imap.facts import BODY, DATE, ENVELOPE, PREVIEW, STRUCTURE
 from tripost.gateway.egress.imap.fetch_items import Item
 from tripost.gateway.egress.imap.render import NIL, email_id, internal_date, string
-from tripost.gateway.egress.imap.sections import Sections, UnknownEncoding
+from tripost.gateway.egress.imap.sections import Sections, UnknownEncoding, of_header
 from tripost.gateway.egress.imap.view import View
 
 BATCH = 262_144
@@ -127,7 +127,7 @@ class Fetcher:
     def _content(self, row: Row, item: Item) -> bytes:
         octets = self._slice(row, item)
         if octets is None:
-            octets = self._sections(row).octets(item)
+            octets = self._section(row, item)
             if octets is not None and item.count >= 0:
                 octets = octets[item.first : item.first + item.count]
         if octets is None:
@@ -137,6 +137,12 @@ class Fetcher:
         if b"\0" in octets:  # which IMAP has no octets for, outside of BINARY
             octets = octets.replace(b"\0", b"\x80")
         return b"%b {%d}\r\n%b" % (item.label, len(octets), octets)
+
+    def _section(self, row: Row, item: Item) -> bytes | None:
+        """A header is taken from what was kept."""
+        if item.part.startswith("HEADER") and not item.path and row.sections is None:
+            return of_header(self.reader.header(row.uid, row.name, row.size), item)
+        return self._sections(row).octets(item)
 
     def _slice(self, row: Row, item: Item) -> bytes | None:
         """A partial of a large message, without reading all of it."""

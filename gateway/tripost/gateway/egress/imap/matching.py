@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tripost.delivery.mailbox.cache import Entry
-from tripost.delivery.mime.fields import decoded, fields_of
-from tripost.gateway.egress.imap.facts import DATE, HEADER, SENT, SENT_DAY, TEXT_FIELDS, TEXTS, folded
+from tripost.gateway.egress.imap.facts import DATE, SENT, SENT_DAY, folded, has_field
 from tripost.gateway.egress.imap.search_keys import Key
 
 _EPOCH_DAY = datetime.date(1970, 1, 1).toordinal()
@@ -39,8 +38,8 @@ class Candidate(Protocol):
     @property
     def id(self) -> str: ...
     def entry(self) -> Entry: ...
-    def header(self) -> bytes:
-        """The whole header."""
+    def texts(self) -> bytes:
+        """The header as `facts.searched` has it."""
         ...
 
     def text(self, *, header: bool) -> str:
@@ -80,8 +79,8 @@ class Compiler:
             wanted = key.text
             return (lambda one: one.id == wanted) if key.name == "EMAILID" else (lambda one: False)
         if kind == "header":
-            return _header(key.name.lower().encode(), folded(key.text))
-        return _text(key.name, folded(key.text))
+            return _header(key.name, key.text)
+        return _text(key.name, key.text)
 
     def _flag(self, name: str) -> Test:
         if name == "\\Recent":
@@ -163,30 +162,28 @@ def _date(name: str, day: int) -> Test:
     return lambda one: sent(one) == day
 
 
-def _text(name: str, wanted: str) -> Test:
-    if name == "BODY":
-        return lambda one: wanted in one.text(header=False)
-    if name == "TEXT":
-        return lambda one: wanted in one.text(header=True)
-    place, octets = TEXT_FIELDS.index(name), wanted.encode("utf-8", "replace")
-
-    def among(one: Candidate) -> bool:
-        texts = one.entry().blobs[TEXTS]
-        return octets in texts and octets in texts.split(b"\0")[place]
-
-    return among
+def _text(name: str, text: str) -> Test:
+    if name not in ("BODY", "TEXT"):
+        return _header(name, text)
+    wanted = folded(text)
+    return lambda one: wanted in one.text(header=name == "TEXT")
 
 
-def _header(name: bytes, wanted: str) -> Test:
-    octets = name
+def _header(name: str, text: str) -> Test:
+    field, wanted = folded(name).encode(), octets_of(text)
+    return lambda one: has_field(one.texts(), field, wanted)
 
-    def has(one: Candidate) -> bool:
-        header = one.entry().blobs[HEADER] or one.header()
-        if octets not in header.lower():
-            return False
-        return any(
-            field == octets and wanted in folded(decoded(value.replace(b"\r\n", b"")).strip())
-            for field, value in fields_of(header)
-        )
 
-    return has
+def octets_of(text: str) -> bytes:
+    """What is looked for, as it stands in what was kept."""
+    return folded(text).encode("utf-8", "replace")
+
+
+def needles(key: Key) -> bytes | None:
+    """Octets that what was kept of every message that matches must hold; None where nothing is known of it."""
+    if key.kind == "and":
+        found = [one for one in map(needles, key.keys) if one]
+        return max(found, key=len, default=None)
+    if key.kind == "header" or (key.kind == "text" and key.name not in ("BODY", "TEXT")):
+        return octets_of(key.text) or None
+    return None

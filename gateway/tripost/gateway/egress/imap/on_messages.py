@@ -62,6 +62,7 @@ async def fetch(client: Client, command: Command) -> str:
     client.lines(view.keyword_news())
     fetcher = fetching.Fetcher(view, items, Reader(view.folder, await in_thread(view.shared.cache)))
     await _send(client, fetcher, items, chosen)
+    client.fetched += len(chosen) if any(one.content for one in items) else 0
     if fetcher.missed:
         view.folder.dirty = True
     if fetcher.undecoded:
@@ -219,26 +220,26 @@ def _store(shared: Shared, asked: Store, uids: Sequence[int]) -> list[int]:
 
 async def expunge(client: Client, command: Command) -> str:
     view = _writable(client)
-    await _expunge(view, command.args.set if isinstance(command.args, Set) else None)
+    await _expunge(client, view, command.args.set if isinstance(command.args, Set) else None)
     client.news(uid=True)
     if "CONDSTORE" in client.enabled:
         return f"OK [HIGHESTMODSEQ {view.folder.journal.highest}] removed"
     return "OK removed"
 
 
-async def _expunge(view: View, only: NumberSet | None) -> None:
+async def _expunge(client: Client, view: View, only: NumberSet | None) -> None:
     rows = view.folder.rows
     among = set(view.uids) if only is None else {uid for _, uid in view.chosen(only, uid=True) or []}
     uids = [uid for at, uid in enumerate(rows.uids) if rows.masks[at] & DELETED and uid in among]
     if uids:
-        await view.shared.run(partial(changes.expunge, view.folder, uids))
+        client.deleted += len(await view.shared.run(partial(changes.expunge, view.folder, uids)))
 
 
 async def close(client: Client, command: Command) -> str:
     """Removes what is marked \\Deleted, and tells nothing of it."""
     view = client.selected
     if not view.read_only:
-        await _expunge(view, None)
+        await _expunge(client, view, None)
     client.unselect()
     return "OK closed"
 

@@ -12,7 +12,7 @@ from tripost.delivery.mime.fields import decoded, header_end
 from tripost.delivery.mime.structure import structure
 from tripost.gateway.egress.imap.content import Reader
 from tripost.gateway.egress.imap.facts import DATE, SENT, SortKeys, folded, sort_keys
-from tripost.gateway.egress.imap.matching import Compiler, Test
+from tripost.gateway.egress.imap.matching import Compiler, Test, needles
 from tripost.gateway.egress.imap.render import email_id
 from tripost.gateway.egress.imap.search_keys import Key
 from tripost.gateway.egress.imap.sets import compact, spans
@@ -64,9 +64,8 @@ class Looked:
             self._entry = self._reader.entry(self.uid, self._name, self.size)
         return self._entry
 
-    def header(self) -> bytes:
-        content = self._reader.content(self.uid, self._name, self.size)
-        return content[: header_end(content)]
+    def texts(self) -> bytes:
+        return self._reader.texts(self.uid, self._name, self.size)
 
     def text(self, *, header: bool) -> str:
         content = self._reader.content(self.uid, self._name, self.size)
@@ -84,6 +83,8 @@ class Searcher:
         self._rows = view.folder.rows
         self._reader: Reader | None = None
         self._test = self._compiled(key, now)
+        self._needle = needles(key)
+        self._among: set[int] | None = None
         self.found: list[tuple[int, int]] = []  # (number, UID)
 
     def _compiled(self, key: Key, now: float) -> Test:
@@ -110,9 +111,14 @@ class Searcher:
     def chunk(self, start: int) -> int:
         """Look at some messages; where to go on. A message that is gone matches nothing."""
         reader, rows, uids, test = self._opened, self._rows, self._view.uids, self._test
-        end = min(len(uids), start + CHUNK)
+        if not start and self._needle is not None:
+            self._among = self._view.shared.cache().holding(self._needle, uids)
+        among = self._among
+        end = min(len(uids), start + (CHUNK if among is None else 10 * CHUNK))
         for place in range(start, end):
             uid = uids[place]
+            if among is not None and uid not in among:
+                continue
             at = rows.at(uid)
             if at < 0:
                 continue

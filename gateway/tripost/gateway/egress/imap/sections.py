@@ -37,7 +37,7 @@ class Sections:
             if not item.part:
                 return message
             body = header_end(message)
-            return _of_header(message[:body], item) if item.part != "TEXT" else message[body:]
+            return of_header(message[:body], item) if item.part != "TEXT" else message[body:]
         part = find_part(self.root, item.path)
         if part is None:
             return None
@@ -50,7 +50,7 @@ class Sections:
         inner = part.parts[0]
         if item.part == "TEXT":
             return message[inner.body : inner.end]
-        return _of_header(message[inner.start : inner.body], item)
+        return of_header(message[inner.start : inner.body], item)
 
     def _binary(self, item: Item) -> bytes | None:
         if not item.path:
@@ -67,7 +67,8 @@ class Sections:
         return plain
 
 
-def _of_header(header: bytes, item: Item) -> bytes:
+def of_header(header: bytes, item: Item) -> bytes:
+    """All of it, or the fields that are asked for."""
     if item.part == "HEADER":
         return header
     names = frozenset(one.lower() for one in item.fields)

@@ -28,7 +28,7 @@ from tripost.gateway.login import Attempt, Denied
 from tripost.gateway.peer import Peer
 from tripost.gateway.sasl import Challenge, Success
 from tripost.gateway.tls import HandshakeFailed, start_tls
-from tripost.queue.events import Connected
+from tripost.queue.events import Connected, Fetched
 from tripost.queue.events import Refused as RefusedEvent
 
 IDLE = 1860.0  # seconds; RFC 9051 §5.4 asks for 30 minutes at least
@@ -204,7 +204,7 @@ class _Session:
             return await self._compress(command)
         if name == "IDLE":
             return await self._idle()
-        return "OK"  # NOOP and CHECK: the news come before it
+        return "OK done"  # NOOP and CHECK: the news come before it
 
     async def _tell(self, name: str, *, uid: bool) -> None:
         """What has happened to the selected mailbox meanwhile."""
@@ -362,5 +362,16 @@ class _Session:
         return True
 
     def close(self) -> None:
-        self._client.unselect()
+        client, context = self._client, self._context
+        client.unselect()
         self._appender.discard()
+        if client.account:
+            context.bus.emit(
+                Fetched(
+                    time=context.clock.now(),
+                    account=client.account,
+                    client=client.peer.client,
+                    messages=client.fetched,
+                    deleted=client.deleted,
+                )
+            )
