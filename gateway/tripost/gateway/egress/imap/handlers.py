@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tripost.gateway.egress.imap import on_mailboxes, on_messages
+from tripost.gateway.egress.imap import on_mailboxes, on_messages, on_searches
 from tripost.gateway.egress.imap.client import Client
 from tripost.gateway.egress.imap.commands import Command
 
@@ -37,9 +37,9 @@ HANDLERS: dict[str, Handler] = {
     "UNSELECT": on_mailboxes.unselect,
     "CLOSE": on_messages.close,
     "EXPUNGE": on_messages.expunge,
-    "SEARCH": on_messages.search,
-    "SORT": on_messages.sort,
-    "THREAD": on_messages.thread,
+    "SEARCH": on_searches.search,
+    "SORT": on_searches.sort,
+    "THREAD": on_searches.thread,
     "FETCH": on_messages.fetch,
     "STORE": on_messages.store,
     "COPY": on_messages.copy,
