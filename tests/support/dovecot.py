@@ -16,7 +16,7 @@ CONFIGURATION = """\
 base_dir = {folder}/run
 state_dir = {folder}/state
 log_path = {folder}/log
-protocols = pop3 lmtp
+protocols = {protocols}
 listen = 127.0.0.1
 ssl = no
 disable_plaintext_auth = no
@@ -45,10 +45,24 @@ service pop3-login {{
     port = 0
   }}
 }}
+{more}
 service lmtp {{
   inet_listener lmtp {{
     address = 127.0.0.1
     port = {lmtp}
+  }}
+}}
+"""
+
+IMAP = """\
+service imap-login {{
+  chroot =
+  service_count = 0
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = 0
   }}
 }}
 """
@@ -61,7 +75,8 @@ class Dovecot:
         root = os.getuid() == 0
         self.folder, self.mail = folder, mail
         self.uid, self.gid = (65534, 65534) if root else (os.getuid(), os.getgid())
-        self.pop3, self.lmtp = free_port(), free_port()
+        self.pop3, self.lmtp, self.imap = free_port(), free_port(), free_port()
+        imap = os.path.exists("/usr/lib/dovecot/imap")  # Debian: dovecot-imapd
         me = "root" if root else str(os.getuid())
         for name in ("run", "state", "home"):
             (folder / name).mkdir(exist_ok=True)
@@ -75,6 +90,8 @@ class Dovecot:
                 login="nobody" if root else me,
                 uid=self.uid,
                 gid=self.gid,
+                protocols="pop3 lmtp imap" if imap else "pop3 lmtp",
+                more=IMAP.format(imap=self.imap) if imap else "",
                 pop3=self.pop3,
                 lmtp=self.lmtp,
             )
