@@ -131,9 +131,12 @@ class Cache:
             return None
         with self._lock:
             try:
-                record = self._record
-                lengths = record.unpack(self._bytes(offset, record.size))[2 : 2 + self._layout.blobs]
-                return self._bytes(offset + record.size + sum(lengths[:which]), lengths[which])
+                start = offset - self._window_at
+                if not 0 <= start <= len(self._window) - self._record.size:
+                    self._bytes(offset, self._record.size)
+                    start = offset - self._window_at
+                row = self._record.unpack_from(self._window, start)
+                return self._bytes(offset + self._record.size + sum(row[2 : 2 + which]), row[2 + which])
             except (OSError, struct.error):
                 return None
 

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 from functools import partial
 
+import trio
+
 from tripost.gateway.egress.imap.client import Client, in_thread
 from tripost.gateway.egress.imap.commands import Command
 from tripost.gateway.egress.imap.searching import Searcher, esearch
 from tripost.gateway.egress.imap.threads import ordered_subject, references
-from tripost.gateway.egress.imap.values import Search, Sort, Thread
+from tripost.gateway.egress.imap.values import Impossible, Search, Sort, Thread
 from tripost.gateway.egress.imap.view import View
 
 Chosen = list[tuple[int, int]]
+MOST_TIME = 300.0  # seconds of one search
+SEARCHES = trio.CapacityLimiter(4)  # of the gateway: they must not take the threads that delivery needs
 
 
 async def _found(client: Client, key: Search | Sort | Thread) -> Searcher:
     view = client.selected
     searcher = Searcher(view, key.key, client.context.clock.now())
-    start = 0
+    start, began = 0, trio.current_time()
     while start < len(view.uids):
-        start = await in_thread(partial(searcher.chunk, start))
+        start = await trio.to_thread.run_sync(partial(searcher.chunk, start), limiter=SEARCHES)
+        if trio.current_time() - began > MOST_TIME:
+            raise Impossible(f"[LIMIT] the search took longer than {MOST_TIME:.0f} s")
     return searcher
 
 

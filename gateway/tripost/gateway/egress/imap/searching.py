@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from tripost.delivery.mailbox.cache import Entry
@@ -19,19 +20,21 @@ from tripost.gateway.egress.imap.sets import compact, spans
 from tripost.gateway.egress.imap.threads import Mail
 from tripost.gateway.egress.imap.view import View
 
-CHUNK = 2000  # messages that are looked at without a pause
+CHUNK = 20_000  # messages that are looked at without a pause…
+SLICE = 0.25  # …and seconds, about
 
 
 class Looked:
     """A `Candidate`."""
 
-    __slots__ = ("_at", "_entry", "_reader", "_view", "number", "uid")
+    __slots__ = ("_at", "_entry", "_reader", "_texts", "_view", "number", "uid")
 
     def __init__(self, view: View, reader: Reader, number: int, uid: int, at: int) -> None:
         self._view = view
         self._reader = reader
         self._at = at
         self._entry: Entry | None = None
+        self._texts: dict[bool, str] = {}
         self.number = number
         self.uid = uid
 
@@ -68,6 +71,12 @@ class Looked:
         return self._reader.texts(self.uid, self._name, self.size)
 
     def text(self, *, header: bool) -> str:
+        found = self._texts.get(header)
+        if found is None:
+            found = self._texts[header] = self._text(header)
+        return found
+
+    def _text(self, header: bool) -> str:
         content = self._reader.content(self.uid, self._name, self.size)
         found = texts(structure(content), content)
         if header:
@@ -114,7 +123,7 @@ class Searcher:
         if not start and self._needle is not None:
             self._among = self._view.shared.cache().holding(self._needle, uids)
         among = self._among
-        end = min(len(uids), start + (CHUNK if among is None else 10 * CHUNK))
+        end, stop = min(len(uids), start + CHUNK), time.monotonic() + SLICE
         for place in range(start, end):
             uid = uids[place]
             if among is not None and uid not in among:
@@ -127,6 +136,8 @@ class Searcher:
                     self.found.append((place + 1, uid))
             except FileNotFoundError:
                 continue
+            if not place % 32 and time.monotonic() > stop:
+                return place + 1
         return end
 
     # --- SORT and THREAD ---

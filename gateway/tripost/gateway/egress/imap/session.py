@@ -36,7 +36,7 @@ LOGIN = 600.0
 READ = 16_384
 LOGIN_TRIES = 5
 MISTAKES = 100
-HUGE = 16 << 20  # octets of a refused literal, besides the limit, that are read and dropped
+HUGE = 4 << 20  # octets of a refused literal, besides a message's limit, that are read and dropped
 
 
 async def serve_imap(stream: trio.abc.Stream, *, peer: Peer, context: ImapContext) -> None:
@@ -121,7 +121,7 @@ class _Session:
         else:
             why = ""
         if why:
-            if not event.sync and event.size > self._context.limit + HUGE:
+            if not event.sync and event.size > HUGE + (self._context.limit if client.account else 0):
                 client.untagged("BYE [TOOBIG] nobody would read that literal")
                 self._open = False
             mistake = reader.refuse(why)
