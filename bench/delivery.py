@@ -29,9 +29,9 @@ from tripost.delivery.dispatcher import Dispatcher
 from tripost.delivery.resolver import Hosts
 from tripost.delivery.settings import DeliverySettings, Destination
 from tripost.queue.body import BodyReader
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.entries import Acceptance
-from tripost.queue.events import Bus
 from tripost.queue.message import Envelope, Outcome, Recipient
 from tripost.queue.values import Lease
 

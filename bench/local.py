@@ -36,8 +36,8 @@ from tripost.delivery.mailbox.maildir import MaildirDelivery
 from tripost.delivery.resolver import Resolver
 from tripost.delivery.settings import LITERAL_CONNECTIONS, DeliverySettings, Destination
 from tripost.queue.body import BodyReader
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus
 from tripost.queue.message import Delivered, Envelope, Recipient
 
 SIZE = 2048

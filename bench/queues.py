@@ -14,8 +14,8 @@ from contextlib import AbstractAsyncContextManager
 
 import trio
 
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus
 from tripost.queue.manager import Queue
 from tripost.queue.message import Delivered, Envelope, Recipient
 from tripost.queue.opening import open_queue

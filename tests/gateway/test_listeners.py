@@ -19,8 +19,9 @@ from tripost.gateway.listeners import Acceptor, ListenError, Service, Terms, bin
 from tripost.gateway.peer import Peer
 from tripost.gateway.tls import Certificates, self_signed
 from tripost.gateway.windows import Rate
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus, Event, Refused
+from tripost.queue.events import Event, Refused
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 

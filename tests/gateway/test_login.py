@@ -13,14 +13,14 @@ import trio.testing
 from tripost.gateway import accounts as accounts_module
 from tripost.gateway.accounts import Accounts, AccountsError
 from tripost.gateway.guard import Guard
-from tripost.gateway.last_logins import LastLogins, last_logins
 from tripost.gateway.login import Denied, Logins
 from tripost.gateway.peer import Peer, TlsFacts
 from tripost.gateway.sasl import Challenge, ScramKeys, Success
 from tripost.gateway.windows import Rate
 from tripost.queue import events
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus, Event
+from tripost.queue.events import Event
 
 MARC = "marc@machin.com"
 TLS = TlsFacts("TLSv1.3", "x", 256)
@@ -62,11 +62,12 @@ class House:
         self.seen: list[Event] = []
         self.bus = Bus()
         self.bus.add_sink(self.seen.append)
-        self.noted: list[str] = []
         self.guard = Guard(Rate(10, 600.0), 900.0)
-        self.logins = Logins(
-            accounts, self.guard, self.bus, Clock(), noted=lambda account, peer: self.noted.append(account), **more
-        )
+        self.logins = Logins(accounts, self.guard, self.bus, Clock(), **more)
+
+    @property
+    def entered(self) -> list[str]:
+        return [one.account for one in self.seen if isinstance(one, events.LoggedIn)]
 
     def failed(self) -> list[tuple[str, str]]:
         return [(one.account, one.reason) for one in self.seen if isinstance(one, events.LoginFailed)]
@@ -84,7 +85,7 @@ def plain(name: str, password: str) -> str:
 async def test_right_and_wrong(accounts: FakeAccounts, autojump_clock: trio.testing.MockClock) -> None:
     house = House(accounts)
     assert await house.logins.password(INSIDE, "Marc@Machin.com", "secret") == Success(MARC)
-    assert house.noted == [MARC]
+    assert house.entered == [MARC]
     began = trio.current_time()
     for name in (MARC, "nobody@machin.com", ""):
         out = await house.logins.password(INSIDE, name, "wrong")
@@ -176,7 +177,7 @@ async def test_a_disabled_account(accounts: FakeAccounts, autojump_clock: trio.t
     assert isinstance(out, Denied)
     assert out.kind == "credentials"
     assert house.failed() == [("off@machin.com", "disabled"), ("off@machin.com", "credentials")]
-    assert house.noted == []
+    assert house.entered == []
 
 
 async def test_nobody_can_tell(accounts: FakeAccounts, autojump_clock: trio.testing.MockClock) -> None:
@@ -213,23 +214,3 @@ async def test_threads_and_memory_of_the_real_ones(tmp_path: pathlib.Path, monke
     monkeypatch.setattr(accounts_module, "REMEMBER_MOST", 1)
     assert await house.logins.password(INSIDE, MARC, "secret") == Success(MARC)
     assert await house.logins.password(INSIDE, MARC, "secret") == Success(MARC)
-
-
-def test_last_logins(tmp_path: pathlib.Path) -> None:
-    one = LastLogins(str(tmp_path))
-    one.load()
-    one.save()
-    assert last_logins(str(tmp_path)) == {}
-    one.note(MARC, INSIDE, 100.0)
-    one.note("a@b", Peer(service="submission"), 200.0)
-    one.note(MARC, INSIDE, 300.0)
-    one.save()
-    path = tmp_path / "history" / "logins"
-    path.write_bytes(path.read_bytes() + b"{damaged\n")
-    again = LastLogins(str(tmp_path))
-    again.load()
-    again.note("c@d", INSIDE, 400.0)
-    again.save()
-    found = last_logins(str(tmp_path))
-    assert {name: one.time for name, one in found.items()} == {"a@b": 200.0, MARC: 300.0, "c@d": 400.0}
-    assert (found[MARC].service, found[MARC].client) == ("pop3", "192.0.2.1")

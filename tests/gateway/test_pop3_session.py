@@ -22,16 +22,18 @@ from tripost.delivery.mailbox.uids import file_name
 from tripost.gateway import guard
 from tripost.gateway.accounts import Accounts
 from tripost.gateway.egress import pop3_session
+from tripost.gateway.egress.pop3_context import Pop3Context
 from tripost.gateway.egress.pop3_protocol import Pop3Protocol
-from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
+from tripost.gateway.egress.pop3_session import serve_pop3
 from tripost.gateway.egress.pop3_top import Top
 from tripost.gateway.guard import Guard
 from tripost.gateway.login import Logins
 from tripost.gateway.peer import Peer
 from tripost.gateway.windows import Rate
 from tripost.queue import events
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus, Event
+from tripost.queue.events import Event
 
 MARC = "marc@machin.com"
 LOGIN = f"USER {MARC}\r\nPASS my secret\r\n"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import trio
 from trio.testing import MockClock
 
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus, Stopped, Trouble, encode_event
+from tripost.queue.events import Stopped, Trouble
 
 
 def test_wall_time_follows_the_mock_clock() -> None:
@@ -34,5 +36,16 @@ async def test_a_slow_subscriber_loses_events_and_is_told() -> None:
     assert len(seen) == 6
 
 
+def test_events_are_numbered_over_restarts() -> None:
+    seen: list[int] = []
+    for _ in range(2):
+        bus = Bus()
+        bus.add_sink(lambda event: seen.append(event.seq))
+        for _ in range(3):
+            bus.emit(Stopped(time=0.0, clean=True))
+        assert (seen[-1] - seen[-2], bus.emitted) == (1, 3)
+    assert seen == sorted(set(seen))
+
+
 def test_an_event_is_tagged_json() -> None:
-    assert encode_event(Stopped(time=1.0, clean=True)) == b'{"event":"stopped","time":1.0,"clean":true}'
+    assert msgspec.json.encode(Stopped(time=1.0, clean=True)) == b'{"event":"stopped","time":1.0,"clean":true}'

@@ -121,7 +121,12 @@ class Running:
         return self.child.wait(20)
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
+        """What the log has once it stands still: it is written a moment after what it tells."""
         path = self.folder / "events.log"
+        size, end = -1, time.monotonic() + 2
+        while path.exists() and path.stat().st_size != size and time.monotonic() < end:
+            size = path.stat().st_size
+            time.sleep(0.12)
         if not path.exists():
             return []
         rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]

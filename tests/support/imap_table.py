@@ -29,8 +29,8 @@ from tripost.gateway.guard import Guard
 from tripost.gateway.login import Logins
 from tripost.gateway.peer import Peer, TlsFacts
 from tripost.gateway.windows import Rate
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus
 
 MARC = "marc@machin.com"
 BEGAN = 1_700_000_000

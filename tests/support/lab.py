@@ -30,8 +30,9 @@ from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.ingress.quotas import Quotas
 from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.gateway.peer import Peer as Client
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus, Event
+from tripost.queue.events import Event
 from tripost.queue.manager import Queue
 from tripost.queue.message import Envelope, News
 from tripost.queue.values import QueueSettings

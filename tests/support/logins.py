@@ -9,8 +9,8 @@ from tripost.gateway.guard import Guard
 from tripost.gateway.login import Cleartext, Logins
 from tripost.gateway.sasl import ScramKeys, scram_keys
 from tripost.gateway.windows import Rate
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus
 
 
 class FakeAccounts(Accounts):

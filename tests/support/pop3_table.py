@@ -17,14 +17,15 @@ from trio.testing import memory_stream_pair
 from tripost.delivery.mailbox.places import make_mailbox
 from tripost.delivery.mailbox.uids import file_name
 from tripost.gateway.accounts import Accounts
+from tripost.gateway.egress.pop3_context import Pop3Context
 from tripost.gateway.egress.pop3_protocol import COMMANDS
-from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
+from tripost.gateway.egress.pop3_session import serve_pop3
 from tripost.gateway.guard import Guard
 from tripost.gateway.login import Logins
 from tripost.gateway.peer import Peer, TlsFacts
 from tripost.gateway.windows import Rate
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus
 
 MARC = "marc@machin.com"
 LETTERS = [b"Subject: one\r\n\r\n.dot\r\n", b"Subject: two\r\n\r\nline\r\nline\r\n"]

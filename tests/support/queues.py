@@ -8,8 +8,9 @@ from typing import Any
 
 from support.fake_files import FakeFiles, run_here
 from tripost.queue import scanning
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus, Event
+from tripost.queue.events import Event
 from tripost.queue.index import TRAILER, index_offset
 from tripost.queue.manager import Queue
 from tripost.queue.message import Envelope, News, Recipient

@@ -137,3 +137,11 @@ def parse_credentials(text: str) -> tuple[str, str]:
                 return user, password
             break
     raise ValueError("must hold a line user:password")
+
+
+def challenge(text: str) -> bytes:
+    """What a server asks behind 334. Raises AuthError."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise AuthError("the server's challenge is not base64") from None

@@ -11,16 +11,16 @@ Source   time limits of RFC 5321 §4.5.3.2.
 from __future__ import annotations
 
 import base64
-import binascii
 import secrets
 from collections.abc import Awaitable, Callable
 
 import msgspec
 import trio
 
-from tripost.delivery.client_auth import AuthError, choose
+from tripost.delivery.client_auth import AuthError, challenge, choose
 from tripost.delivery.client_tls import ClientTls, TlsFailed
 from tripost.delivery.contents import READ, for_seven_bits, last_chunk, look
+from tripost.delivery.course import Course, reason
 from tripost.delivery.demands import Content, Host, Plan, limits, needs_look, plan
 from tripost.delivery.forwarding import OpenReader
 from tripost.delivery.resolver import Unroutable
@@ -29,8 +29,9 @@ from tripost.delivery.verdicts import lost, verdict
 from tripost.delivery.wire.dots import DotStuffer
 from tripost.delivery.wire.replies import Reply, ReplyError, ReplyReader
 from tripost.queue.body import BodyReader
+from tripost.queue.dialogue import HIDDEN, SILENT, Dialogue, octets
 from tripost.queue.errors import SpoolError
-from tripost.queue.message import Deferred, Envelope, Outcome, Recipient
+from tripost.queue.message import Envelope, Outcome, Recipient
 
 GREETING = 300.0
 COMMAND = 300.0
@@ -78,6 +79,8 @@ class Opening(msgspec.Struct, frozen=True):
     lmtp: bool = False
     credentials: tuple[str, str] | None = None
     ours: str = ""
+    connect: float = 0.0  # seconds that it took
+    dialogue: Dialogue = SILENT
 
     @property
     def where(self) -> str:
@@ -92,7 +95,7 @@ async def connect_tcp(address: str, port: int, source: str = "") -> trio.abc.Str
 
 
 class Connection:
-    """One host, greeted; made by `greet`."""
+    """One host, greeted; made by `greet`. `greeting` and `handshake`: seconds they took."""
 
     def __init__(self, stream: trio.abc.Stream, opening: Opening) -> None:
         self._stream = stream
@@ -106,35 +109,39 @@ class Connection:
         self.usable = True
         self.stale = False  # a connection that was used before broke before anything was said to the message
         self.messages = 0
+        self.greeting = self.handshake = 0.0
+        self.dialogue = opening.dialogue
 
     @classmethod
     async def greet(cls, stream: trio.abc.Stream, opening: Opening, tls: ClientTls) -> Connection:
         """Greeted, secured and logged in as `opening` says. Raises Down, TlsFailed, Unroutable; the stream is closed
         then."""
         one = cls(stream, opening)
-        phase = ["greeting"]
+        course = Course("greeting")
         try:
-            await one._greet(opening, tls, phase)
+            await one._greet(opening, tls, course)
         except _GONE as wrong:
             await trio.aclose_forcefully(one._stream)
-            text = f"{opening.where}: {reason(wrong)} at the {phase[0]}"
+            text = f"{opening.where}: {reason(wrong)} at the {course.phase}"
             timeout = isinstance(wrong, trio.TooSlowError)
-            raise Down(text, enhanced="4.4.2", host=opening.host, phase=phase[0], timeout=timeout) from wrong
+            raise Down(text, enhanced="4.4.2", host=opening.host, phase=course.phase, timeout=timeout) from wrong
         except BaseException:
             await trio.aclose_forcefully(one._stream)
             raise
         return one
 
-    async def _greet(self, opening: Opening, tls: ClientTls, phase: list[str]) -> None:
+    async def _greet(self, opening: Opening, tls: ClientTls, course: Course) -> None:
         greeting = await self._reply(GREETING)
         if greeting.code != 220:
             raise self._down(greeting, "greeting")
-        phase[0] = "ehlo"
+        course.enter("ehlo")
         await self._hello()
-        phase[0] = "tls"
-        await self._secure(opening, tls, phase)
+        course.enter("tls")
+        self.greeting = course.took("greeting", "ehlo")
+        await self._secure(opening, tls, course)
+        course.enter("auth")
+        self.handshake = round(course.took("greeting", "ehlo", "tls") - self.greeting, 6) if self.tls else 0.0
         if opening.credentials is not None:
-            phase[0] = "auth"
             await self._log_in(*opening.credentials)
 
     def _down(self, reply: Reply, phase: str, enhanced: str = "4.4.1") -> Down:
@@ -155,7 +162,7 @@ class Connection:
 
     # --- TLS and AUTH ---
 
-    async def _secure(self, opening: Opening, tls: ClientTls, phase: list[str]) -> None:
+    async def _secure(self, opening: Opening, tls: ClientTls, course: Course) -> None:
         """STARTTLS where the level wants it (RFC 3207). Raises TlsFailed, Down."""
         level, host = opening.level, opening.host
         if not tls.wants(level, host):
@@ -177,7 +184,9 @@ class Connection:
         secured = await tls.handshake(self._stream, level, host)
         self._stream = secured
         self.tls, self.verified = secured.version() or "TLS", level == "verify"
-        phase[0] = "ehlo"
+        if self.dialogue.tracers:
+            self.dialogue.noted(f"TLS: {self.tls}")
+        course.enter("ehlo")
         try:
             await self._hello()
         except _GONE as wrong:
@@ -200,8 +209,8 @@ class Connection:
             for _ in range(MOST_CHALLENGES):
                 if reply.code != 334:
                     break
-                answer = await trio.to_thread.run_sync(mechanism.answer, _challenge(reply))
-                reply = await self._command(base64.b64encode(answer))
+                answer = await trio.to_thread.run_sync(mechanism.answer, challenge(reply.text))
+                reply = await self._exchange(base64.b64encode(answer) + b"\r\n", COMMAND, HIDDEN)
         except AuthError as wrong:
             raise Down(f"{self.opening.where}: {wrong}", enhanced="4.7.0", host=self.host, phase="auth") from wrong
         if reply.code != 235:
@@ -215,8 +224,10 @@ class Connection:
     async def _command(self, line: bytes, timeout: float = COMMAND) -> Reply:
         return await self._exchange(line + b"\r\n", timeout)
 
-    async def _exchange(self, data: bytes, timeout: float) -> Reply:
-        """Send, and take the first reply."""
+    async def _exchange(self, data: bytes, timeout: float, shown: str = "") -> Reply:
+        """Send commands, and take the first reply. `shown`: what tracers are told instead."""
+        if self.dialogue.tracers:
+            self.dialogue.sends(data, shown)
         with trio.fail_after(timeout):
             await self._stream.send_all(data)
             return await self._receive()
@@ -228,7 +239,7 @@ class Connection:
     async def _reply(self, timeout: float) -> Reply:
         reply = self._replies.next()
         if reply is not None:
-            return reply
+            return self._heard(reply)
         with trio.fail_after(timeout):
             return await self._receive()
 
@@ -238,6 +249,11 @@ class Connection:
             if not data:
                 raise EOFError("connection closed by the peer")
             self._replies.feed(bytes(data))
+        return self._heard(reply)
+
+    def _heard(self, reply: Reply) -> Reply:
+        if self.dialogue.tracers:
+            self.dialogue.hears(reply.encode())
         return reply
 
     @property
@@ -293,40 +309,45 @@ class Connection:
             each=self._lmtp,
             whole=whole,
         )
-        phase = ["mail"]
-        broken: Deferred | None = None
+        course = Course("mail")
+        gone: Exception | None = None
         try:
-            await self._run(transaction, reader, phase, chunking=planned.chunking)
+            await self._run(transaction, reader, course, chunking=planned.chunking)
         except _GONE as wrong:
-            self.usable = False
-            broken = lost(phase[0], reason(wrong), self.host)
-            self.stale = self.messages > 1 and phase[0] == "mail" and not transaction.heard
+            gone, self.usable = wrong, False
+            self.stale = self.messages > 1 and course.phase == "mail" and not transaction.heard
+        phase, opening = course.phase, self.opening
+        opened = (opening.connect, self.greeting, self.handshake) if self.messages == 1 else (0.0, 0.0, 0.0)
+        transfer = course.transfer(opening.address, self.tls, opened)
+        broken = lost(phase, reason(gone), self.host, transfer) if gone is not None else None
         outcomes: dict[int, Outcome] = {}
         for one in recipients:
             found = transaction.verdicts.get(one.id)
             if found is not None:
-                outcomes[one.id] = verdict(found.phase, found.reply, self.host, dsn=planned.dsn)
+                outcomes[one.id] = verdict(found.phase, found.reply, self.host, dsn=planned.dsn, transfer=transfer)
                 if found.reply.code == 421:
                     self.usable = False
                     # enough on this connection: that says nothing about the next one
                     self.stale = self.stale or (self.messages > 1 and found.phase == "mail")
             else:
-                outcomes[one.id] = broken or lost("dot", "no verdict", self.host)
+                outcomes[one.id] = broken or lost("dot", "no verdict", self.host, transfer)
         return outcomes
 
-    async def _run(self, transaction: Transaction, reader: BodyReader, phase: list[str], *, chunking: bool) -> None:
+    async def _run(self, transaction: Transaction, reader: BodyReader, course: Course, *, chunking: bool) -> None:
         while not transaction.over and not transaction.content:
             transaction.take(await self._exchange(transaction.commands(), COMMAND))
             while transaction.waiting:
                 if transaction.ending:
-                    phase[0] = "dot"
+                    course.enter("dot")
                 transaction.take(await self._reply(DOT if transaction.ending else COMMAND))
         if transaction.content:
-            phase[0] = "content"
+            course.enter("content")
+            if self.dialogue.tracers:
+                self.dialogue.said(octets(reader.size))
             if chunking:
-                await self._chunk(reader, phase)
+                await self._chunk(reader, course)
             elif transaction.accepted:
-                await self._dots(reader, phase)
+                await self._dots(reader, course)
             else:  # DATA was pipelined and taken although no recipient was: an empty message ends it
                 await self._send(b".\r\n", BLOCK)
             while not transaction.over:
@@ -334,14 +355,14 @@ class Connection:
         elif self.usable and not transaction.ended:
             await self._reset()
 
-    async def _dots(self, reader: BodyReader, phase: list[str]) -> None:
+    async def _dots(self, reader: BodyReader, course: Course) -> None:
         stuffer = DotStuffer()
         while data := await reader.read(READ):
             await self._send(stuffer.feed(data), BLOCK)
-        phase[0] = "dot"
+        course.enter("dot")
         await self._send(stuffer.finish(), BLOCK)
 
-    async def _chunk(self, reader: BodyReader, phase: list[str]) -> None:
+    async def _chunk(self, reader: BodyReader, course: Course) -> None:
         """The content as it is, in one chunk (RFC 3030 §2). Raises SpoolError when it is not as long as it was."""
         head, left = b"BDAT %d LAST\r\n" % reader.size, reader.size
         while left:
@@ -351,11 +372,11 @@ class Connection:
                 raise SpoolError("a content is shorter than its record says")
             left -= len(data)
             if not left:
-                phase[0] = "dot"
+                course.enter("dot")
             await self._send(head + data, BLOCK)
             head = b""
         if head:
-            phase[0] = "dot"
+            course.enter("dot")
             await self._send(head, BLOCK)
 
     async def _reset(self) -> None:
@@ -372,21 +393,3 @@ class Connection:
             except _GONE:
                 pass  # nothing depends on it
         await trio.aclose_forcefully(self._stream)
-
-
-def reason(wrong: BaseException) -> str:
-    if isinstance(wrong, OSError) and wrong.strerror:
-        return wrong.strerror
-    if isinstance(wrong, trio.TooSlowError):
-        return "no answer in time"
-    if isinstance(wrong, trio.BrokenResourceError):
-        return "connection broken"
-    return str(wrong)
-
-
-def _challenge(reply: Reply) -> bytes:
-    """Raises AuthError."""
-    try:
-        return base64.b64decode(reply.text, validate=True)
-    except (ValueError, binascii.Error):
-        raise AuthError("the server's challenge is not base64") from None

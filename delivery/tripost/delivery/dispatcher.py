@@ -31,9 +31,10 @@ from tripost.delivery.site import NOTE, SAID, Said, Site, decode_said, encode_sa
 from tripost.delivery.verdicts import down
 from tripost.delivery.ways import Way, Ways
 from tripost.delivery.worker import Worker
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolError
-from tripost.queue.events import Adapted, Bus, Limited, Resolved, Trouble
+from tripost.queue.events import Adapted, Limited, Resolved, Trouble
 from tripost.queue.manager import Queue
 from tripost.queue.message import Failed, Outcome
 

@@ -21,9 +21,11 @@ import trio
 
 from tripost.delivery.client_auth import parse_credentials
 from tripost.delivery.client_tls import ClientTls, TlsFailed
-from tripost.delivery.connection import Connect, Connection, Down, Opening, reason
+from tripost.delivery.connection import Connect, Connection, Down, Opening
+from tripost.delivery.course import reason
 from tripost.delivery.resolver import Names
 from tripost.delivery.settings import Source
+from tripost.queue.dialogue import SILENT, Dialogue
 
 MOST_ADDRESSES = 10  # tried for one attempt
 STAGGER = 0.25  # seconds, RFC 8305 §8
@@ -55,6 +57,7 @@ class Dial(msgspec.Struct, frozen=True):
     ip: str = "any"
     sources: tuple[Source, ...] = ()
     ours: str = ""
+    dialogue: Dialogue = SILENT
 
 
 class Dialler:
@@ -73,10 +76,19 @@ class Dialler:
         addresses = [host] if host.startswith("/") else await self._addresses(host, dial)
         source, addresses = self._source(addresses, dial.sources)
         ours = source.ip if source else ""
+        began = trio.current_time()
         stream, address = await _Race(self._connect, port, ours, host, dial.timeout, spare).run(addresses)
+        took = round(trio.current_time() - began, 6)
         self._remember(host, address)
         name = (source.name if source else "") or dial.hostname
-        opening = Opening(host, address, port, name, dial.level, dial.lmtp, credentials, dial.ours)
+        opening = Opening(
+            host, address, port, name, dial.level, dial.lmtp, credentials, dial.ours, took, dial.dialogue
+        )
+        dial.dialogue.client = f"{host} [{address}]" if host != address else address
+        dial.dialogue.also(host)
+        dial.dialogue.also(address)
+        if dial.dialogue.tracers:
+            dial.dialogue.noted("connected")
         try:
             return await Connection.greet(stream, opening, self._tls)
         except TlsFailed as wrong:

@@ -16,8 +16,8 @@ from tripost.delivery.hosts import Dialler
 from tripost.delivery.settings import DeliverySettings
 from tripost.delivery.site import Site
 from tripost.delivery.ways import Ways
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus
 from tripost.queue.manager import Queue
 from tripost.queue.message import Envelope, Outcome, Recipient
 

@@ -26,11 +26,13 @@ from tripost.delivery.hosts import Dial
 from tripost.delivery.outside import Outside
 from tripost.delivery.resolver import Unroutable
 from tripost.delivery.site import Site
+from tripost.delivery.telling import tell_adapted, tell_attempted, tell_closed, tell_opened, tell_unreachable
 from tripost.delivery.verdicts import down
 from tripost.delivery.ways import Way
 from tripost.queue.body import BodyReader
+from tripost.queue.dialogue import DELIVERY
 from tripost.queue.errors import SpoolError
-from tripost.queue.events import Adapted, Attempted, Limited, Opened, Trouble, Unreachable
+from tripost.queue.events import Limited, Trouble
 from tripost.queue.message import Deferred, Delivered, Failed, Outcome
 from tripost.queue.values import Lease
 
@@ -105,6 +107,7 @@ class Worker:
                 await connection.close()
             finally:
                 self._site.open -= 1
+                tell_closed(self._out, self._site, connection)
 
     # --- one message ---
 
@@ -167,8 +170,7 @@ class Worker:
         elif outcomes and not site.open:
             self._ended = True
             site.blocked[self._next_hop] = None
-            reason = site.failed(now)
-            out.bus.emit(Adapted(time=now, site=site.name, limit=site.limit, reason=reason))
+            tell_adapted(out, site, site.failed(now))
 
     def _slow(self, reply: str, now: float) -> None:
         kind = classify(reply)
@@ -265,9 +267,7 @@ class Worker:
         }
 
     def _refused(self, reply: str, begun: int | None) -> None:
-        site, now = self._site, self._out.clock.now()
-        reason = f"{site.refused(now, begun)}: {reply}"
-        self._out.bus.emit(Adapted(time=now, site=site.name, limit=site.limit, reason=reason))
+        tell_adapted(self._out, self._site, f"{self._site.refused(self._out.clock.now(), begun)}: {reply}")
 
     async def _close_when_done(self, connection: Connection) -> None:
         if not connection.usable or connection.spent or connection.messages >= self._most:
@@ -297,6 +297,7 @@ class Worker:
         if (connection := self._connection) is not None:
             if (connection.verified or not level) and self._way.has(connection.host):
                 self._attempted(lease, connection.host)
+                connection.dialogue.also(self._next_hop)
                 return connection
             await self._close()
         async with self._gate.attempt():
@@ -311,7 +312,7 @@ class Worker:
                 opened = await self._out.dialler.open(host, port, dial, self._gate)
             except Down as down_now:
                 wrong = down_now
-                self._unreachable(host, down_now)
+                tell_unreachable(self._out, lease, self._site, host, down_now)
             except Unroutable as unroutable:  # a host without an address is not the domain's end
                 if unroutable.enhanced == "5.4.6":  # it is we: whoever is less preferred would send it back
                     raise
@@ -336,40 +337,17 @@ class Worker:
             ip=self._terms.ip,
             sources=self._terms.sources,
             ours=self._out.settings.hostname if self._way.target.kind == "mx" else "",
+            dialogue=self._out.bus.tracing.session(DELIVERY, names=(self._site.name, self._next_hop)),
         )
 
     def _opened(self, connection: Connection) -> None:
-        site, now, emit = self._site, self._out.clock.now(), self._out.bus.emit
-        reason = site.opened(now)
-        emit(
-            Opened(
-                time=now,
-                site=site.name,
-                host=connection.host,
-                address=connection.opening.address,
-                tls=connection.tls,
-                open=site.open,
-                limit=site.limit,
-            )
-        )
+        site = self._site
+        reason = site.opened(self._out.clock.now())
+        tell_opened(self._out, site, connection)
         if reason:
-            emit(Adapted(time=now, site=site.name, limit=site.limit, reason=reason))
+            tell_adapted(self._out, site, reason)
         if site.hops:
             self._out.crowd.serve(site)
 
-    def _unreachable(self, host: str, wrong: Down) -> None:
-        self._out.bus.emit(
-            Unreachable(
-                time=self._out.clock.now(),
-                site=self._site.name,
-                host=host,
-                phase=wrong.phase,
-                reply=str(wrong),
-                open=self._site.open,
-            )
-        )
-
     def _attempted(self, lease: Lease, host: str) -> None:
-        self._out.bus.emit(
-            Attempted(time=self._out.clock.now(), id=lease.envelope.id, next_hop=self._next_hop, host=host)
-        )
+        tell_attempted(self._out, lease, self._next_hop, host)

@@ -12,6 +12,7 @@ Fails    `StartError`, one line for the operator; then nothing is left running.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from functools import partial
 
@@ -23,7 +24,6 @@ from tripost.delivery.resolver import Resolver
 from tripost.delivery.routing import Router
 from tripost.gateway.accounts import AccountsError
 from tripost.gateway.config import Config
-from tripost.gateway.eventlog import EventLog
 from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.ingress.smtp_session import serve_smtp
@@ -32,6 +32,9 @@ from tripost.gateway.listeners import Acceptor, Handler, ListenError, Service, b
 from tripost.gateway.local_mail import LocalMail
 from tripost.gateway.login import Logins
 from tripost.gateway.monitor.websocket import Monitor
+from tripost.gateway.observe.history import History
+from tripost.gateway.observe.log import EventLog
+from tripost.gateway.observe.observer import Observer
 from tripost.gateway.own import Own
 from tripost.gateway.peer import Peer
 from tripost.gateway.reports import Reports
@@ -41,9 +44,10 @@ from tripost.gateway.wiring_delivery import delivery_settings
 from tripost.gateway.wiring_egress import make_logins, make_readers
 from tripost.gateway.wiring_ingress import SMTP, ingress_context
 from tripost.gateway.wiring_listen import admission_of, closed, keep_fresh, make_services, take_descriptors
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
-from tripost.queue.events import Bus, Started, Stopped, Stopping
+from tripost.queue.events import Reopened, Started, Stopped, Stopping
 from tripost.queue.manager import Queue
 from tripost.queue.opening import open_queue
 from tripost.queue.retry import Schedule
@@ -70,12 +74,32 @@ class Gateway:
         self._draining = Draining()
         self._patience = Patience()
         self._mail = LocalMail(config, self.bus)
-        log.attach(self.bus)
+        self._log = log
+        self._history = History(config)
+        self._observer: Observer
 
     async def run(self, stop: Stop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> bool:
         """Serve until `stop`; True when nothing had to be cut. Raises StartError."""
-        config, clock = self.config, Clock()
+        clock = Clock()
         take_descriptors()
+        self._observer = Observer(self.bus, [one for one in (self._log, self._history) if not one.off], clock.now)
+        try:
+            async with trio.open_nursery() as observing:
+                observing.start_soon(self._observer.run)
+                clean = await self._run(clock, stop, task_status)
+                observing.cancel_scope.cancel()
+        finally:
+            self._observer.close()
+        return clean
+
+    def reopen(self) -> None:
+        """Begin the file of events anew, where there is one."""
+        self._observer.flush()
+        if self._log.reopen():
+            self.bus.emit(Reopened(time=self._observer.now(), file=self.config.events.file))
+
+    async def _run(self, clock: Clock, stop: Stop, task_status: trio.TaskStatus[None]) -> bool:
+        config = self.config
         try:
             os.makedirs(config.state, mode=0o700, exist_ok=True)
             os.makedirs(os.path.join(config.state, "mail"), mode=0o700, exist_ok=True)
@@ -107,14 +131,15 @@ class Gateway:
     ) -> bool:
         config = self.config
         try:
-            logins, keep_logins = make_logins(config, self._mail.accounts, self.bus, clock)
+            logins = make_logins(config, self._mail.accounts, self.bus, clock)
             readers, keep_mailboxes = make_readers(config, self._mail, logins, self.bus, clock, self._draining)
             ours = Own(config.delivery.port, self.addresses)
             names = Resolver(config.dns.nameservers, hostname=config.hostname, ours=ours)
             policy = Policy(router, NullMx(names.null_mx, clock.now))
             services = self._services(queue, policy, clock, logins, readers)
             dispatcher = self._dispatcher(queue, names, clock)
-            control = make_control(self.config, queue, dispatcher, router, self.bus, clock, self.addresses)
+            watched = self._observer, self._history
+            control = make_control(config, queue, dispatcher, router, self.bus, clock, self.addresses, *watched)
             control.bind()
             try:
                 bind(services)
@@ -133,7 +158,6 @@ class Gateway:
                 outer.start_soon(control.run)
                 await work.start(dispatcher.run)
                 outer.start_soon(self._mail.keep_up, queue, clock)
-                outer.start_soon(keep_logins)
                 outer.start_soon(keep_mailboxes)
                 acceptor = Acceptor(work, self.bus, clock, admission_of(self.config), partial(closed, queue))
                 await self._accept(services, acceptor, clock, stop, task_status)
@@ -151,7 +175,8 @@ class Gateway:
         async with trio.open_nursery() as accepting:
             for service in services:
                 accepting.start_soon(acceptor.accept, service)
-            self.bus.emit(Started(time=clock.now(), listeners=self.addresses))
+            version = importlib.metadata.version("tripost")
+            self.bus.emit(Started(time=clock.now(), listeners=self.addresses, version=version, pid=os.getpid()))
             task_status.started()
             await stop.wait()
             accepting.cancel_scope.cancel()

@@ -287,6 +287,7 @@ def _check_numbers(config: Config, complain: Complain) -> None:
         (all(one > 0 for one in retry.schedule), ("retry", "schedule"), "every delay must be more than 0"),
         (config.spool.segment_size >= 1 << 16, ("spool", "segment_size"), "must be at least 64KiB"),
         (config.spool.inline <= 1 << 20, ("spool", "inline"), "must be at most 1MiB"),
+        (config.history.size >= 1 << 24, ("history", "size"), "must be at least 16MiB"),
         (config.limits.memory >= 1 << 20, ("limits", "memory"), "must be at least 1MiB"),
         (config.smtp.greet_delay <= 60, ("smtp", "greet_delay"), "must be at most 60s"),
         (len(config.local.separator) <= 1, ("local", "separator"), "must be one character, or empty"),

@@ -27,11 +27,12 @@ from tripost.gateway.accounts import Accounts
 from tripost.gateway.app import Gateway
 from tripost.gateway.config import load
 from tripost.gateway.demo_dns import serve_dns
-from tripost.gateway.eventlog import EventLog
 from tripost.gateway.lifecycle import Stop, watch_signals
+from tripost.gateway.observe.log import EventLog
 from tripost.gateway.tls import self_signed
 from tripost.queue import events
-from tripost.queue.events import Event, Subscription
+from tripost.queue.bus import Subscription
+from tripost.queue.events import Event
 
 E = TypeVar("E", bound=Event)
 
@@ -106,12 +107,10 @@ class Side:
             out.write(text)
         config = load(self.file)
         Accounts(config.accounts_file).add(user, self.password)
-        self._log = open(config.events.file, "a", encoding="utf-8")  # noqa: SIM115 - closed by `close`
-        self.gateway = Gateway(config, EventLog(self._log, "json"))
+        log = EventLog(config.events.file, "json")
+        log.open()
+        self.gateway = Gateway(config, log)
         self.stop = Stop()
-
-    def close(self) -> None:
-        self._log.close()
 
     def port(self, service: str) -> int:
         return int(self.gateway.addresses[service][0].rpartition(":")[2])
@@ -139,20 +138,16 @@ async def play(say: Callable[[str], None], *, keep: bool = False, imap: bool = F
             here, there = free_port(), free_port()
             fred = Side(folder, "truc.fr", FRED, smtp=here, peer=there, dns=dns, relays=True)
             marc = Side(folder, "machin.com", MARC, smtp=there, peer=here, dns=dns, relays=False)
-            try:
-                async with trio.open_nursery() as gateways:
-                    for side in (fred, marc):
-                        await gateways.start(side.gateway.run, side.stop)
-                    with trio.fail_after(PATIENCE * 6):
-                        await _story(say, fred, marc, dns, keep=keep, imap=imap)
-                    if keep:
-                        _how_to_reach(say, fred, marc)
-                        await halt.wait()
-                    for side in (fred, marc):
-                        side.stop.request("the story is told")
-            finally:
-                fred.close()
-                marc.close()
+            async with trio.open_nursery() as gateways:
+                for side in (fred, marc):
+                    await gateways.start(side.gateway.run, side.stop)
+                with trio.fail_after(PATIENCE * 6):
+                    await _story(say, fred, marc, dns, keep=keep, imap=imap)
+                if keep:
+                    _how_to_reach(say, fred, marc)
+                    await halt.wait()
+                for side in (fred, marc):
+                    side.stop.request("the story is told")
             nursery.cancel_scope.cancel()
         return 130 if halt.reason and not keep else 0
 

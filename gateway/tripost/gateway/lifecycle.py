@@ -72,12 +72,19 @@ class Draining:
 
 
 async def watch_signals(
-    stop: Stop, told: Callable[[str], None], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    stop: Stop,
+    told: Callable[[str], None],
+    hangup: Callable[[], None] | None = None,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Turn SIGTERM and SIGINT into `stop.request`; runs until cancelled."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+    """Turn SIGTERM and SIGINT into `stop.request`, and SIGHUP into `hangup`; runs until cancelled."""
+    numbers = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangup is not None else [])]
+    with trio.open_signal_receiver(*numbers) as received:
         task_status.started()
         async for number in received:
+            if hangup is not None and number == signal.SIGHUP:
+                hangup()
+                continue
             name = signal.Signals(number).name
             told(name)
             stop.request(name)

@@ -28,12 +28,13 @@ import trio
 from tripost.gateway import sockets
 from tripost.gateway.admission import Admission
 from tripost.gateway.fast_stream import FastStream
-from tripost.gateway.peer import Network, Peer, is_in
+from tripost.gateway.peer import Network, Peer, is_in, secured
 from tripost.gateway.proxy_protocol import Header, HeaderError, HeaderReader
 from tripost.gateway.sockets import ListenError, split_address
 from tripost.gateway.tls import Certificates, HandshakeFailed, start_tls
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus, Refused, Trouble
+from tripost.queue.events import Disconnected, Refused, Trouble
 
 __all__ = ["Acceptor", "Handler", "ListenError", "Network", "Service", "Terms", "bind", "close", "split_address"]
 
@@ -149,21 +150,27 @@ class Acceptor:
                 if service.terms.tls != "implicit":
                     await stream.send_all(service.busy(why))
             return
+        began = self._clock.now()
         try:
             await self._session(service, stream, peer)
         finally:
             self._admission.leave(peer.client)
+            now = self._clock.now()
+            took = round(now - began, 6)
+            self._bus.emit(Disconnected(time=now, service=service.name, client=peer.client, seconds=took))
 
     async def _session(self, service: Service, stream: FastStream, peer: Peer) -> None:
         if service.terms.tls != "implicit" or peer.context is None:
             await service.handler(stream, peer)
             return
         try:
-            secured, facts = await start_tls(stream, peer.context)
+            encrypted, facts = await start_tls(stream, peer.context)
         except HandshakeFailed as wrong:
             self._refused(service, peer, f"TLS: {wrong}")
             return
-        await service.handler(secured, msgspec.structs.replace(peer, tls=facts))
+        peer = msgspec.structs.replace(peer, tls=facts)
+        self._bus.emit(secured(peer, self._clock.now()))
+        await service.handler(encrypted, peer)
 
     async def _proxied(self, service: Service, stream: FastStream, peer: Peer) -> Peer | None:
         """The peer that the proxy speaks for; None when it has to go."""

@@ -17,9 +17,10 @@ from tripost.gateway.accounts import Accounts
 from tripost.gateway.backend import backend_of
 from tripost.gateway.mailboxes import Mailboxes
 from tripost.gateway.settings import Config
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolError
-from tripost.queue.events import Bus, Expired, Trouble
+from tripost.queue.events import Expired, Trouble
 from tripost.queue.manager import Queue
 
 MOST_QUEUED = 100_000  # local messages; while more are queued, no entry of the list of deliveries is forgotten

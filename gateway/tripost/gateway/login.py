@@ -23,7 +23,7 @@ Fails    never: what the accounts cannot tell is `temporary`, and an event.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Literal
 
 import msgspec
@@ -44,8 +44,9 @@ from tripost.gateway.sasl import (
     Step,
     Success,
 )
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus, LoggedIn, LoginFailed, Trouble
+from tripost.queue.events import LoggedIn, LoginFailed, Trouble
 
 PATIENCE = 30.0  # seconds for one look at the accounts
 SCRAM = "SCRAM-SHA-256"
@@ -65,7 +66,7 @@ class Denied(msgspec.Struct, frozen=True):
 
 
 class Logins:
-    """`noted(account, peer)` is told of every login."""
+    """For all services of a gateway."""
 
     def __init__(
         self,
@@ -77,7 +78,6 @@ class Logins:
         mechanisms: tuple[str, ...] = MECHANISMS,
         cleartext: Cleartext = "never",
         pop3_imap_cleartext: Cleartext = "loopback",
-        noted: Callable[[str, Peer], None] = lambda account, peer: None,
     ) -> None:
         self.accounts = accounts
         self.guard = guard
@@ -86,7 +86,6 @@ class Logins:
         self._mechanisms = mechanisms
         self._cleartext = cleartext
         self._pop3_imap_cleartext = pop3_imap_cleartext
-        self._noted = noted
 
     def passwords(self, peer: Peer) -> bool:
         """Inside of TLS, or where the configuration says so."""
@@ -151,7 +150,6 @@ class Logins:
         self._bus.emit(
             LoggedIn(time=self._clock.now(), service=peer.service, account=account, client=peer.client)
         )
-        self._noted(account, peer)
         return Success(account)
 
     async def denied(self, peer: Peer, name: str, why: Denied, began: float) -> Denied:

@@ -19,6 +19,8 @@ from functools import lru_cache
 
 import msgspec
 
+from tripost.queue.events import Secured
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -60,6 +62,20 @@ def address_of(text: str) -> Address:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
+
+
+def secured(peer: Peer, now: float) -> Secured:
+    """The event of a connection whose `tls` is known."""
+    facts = peer.tls
+    assert facts is not None
+    return Secured(
+        time=now,
+        service=peer.service,
+        client=peer.client,
+        version=facts.version,
+        cipher=facts.cipher,
+        server_name=facts.server_name,
+    )
 
 
 def is_in(client: str, networks: tuple[Network, ...]) -> bool:

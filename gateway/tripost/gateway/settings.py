@@ -188,7 +188,12 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
 
 class Events(msgspec.Struct, frozen=True, kw_only=True):
     file: str = ""  # stderr
-    format: Literal["auto", "text", "json"] = "auto"
+    format: Literal["auto", "text", "json", "off"] = "auto"
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    keep: Duration = 604_800.0  # after the end; 0: no history
+    size: Size = 1 << 30
 
 
 class Admin(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,6 +226,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     dsn: Dsn = Dsn()
     dns: Dns = Dns()
     events: Events = Events()
+    history: History = History()
     admin: Admin = Admin()
     lifecycle: Lifecycle = Lifecycle()
 

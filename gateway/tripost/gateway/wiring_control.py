@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from functools import partial
 from typing import Any
+
+import msgspec
 
 from tripost.delivery.classify import classify
 from tripost.delivery.dispatcher import Dispatcher
 from tripost.delivery.routing import Router
 from tripost.delivery.targets import next_hop_for, parse
 from tripost.gateway.control.action_verbs import ActionVerbs
+from tripost.gateway.control.ended import ended
 from tripost.gateway.control.explain import Binding
+from tripost.gateway.control.history_verbs import HistoryVerbs
 from tripost.gateway.control.queue_verbs import QueueVerbs
 from tripost.gateway.control.server import ControlServer, Upload, Verb
+from tripost.gateway.control.trace_verb import TraceVerb
 from tripost.gateway.control.transfer_verbs import TransferVerbs
+from tripost.gateway.observe.history import History
+from tripost.gateway.observe.observer import Observer
 from tripost.gateway.settings import Config
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus
 from tripost.queue.manager import Queue
 from tripost.queue.planning import Way
 
@@ -30,6 +38,8 @@ def make_control(
     bus: Bus,
     clock: Clock,
     addresses: dict[str, list[str]],
+    observer: Observer,
+    history: History,
 ) -> ControlServer:
     began = clock.now()
 
@@ -44,6 +54,7 @@ def make_control(
             "pid": os.getpid(),
             "up": round(clock.now() - began, 1),
             "listeners": addresses,
+            "events": msgspec.to_builtins(observer.statistics()),
         }
 
     def way(to: str) -> Way:
@@ -58,8 +69,10 @@ def make_control(
     queue.search.site_of = dispatcher.site_of
     queue.search.class_of = lambda reply: classify(reply).name
     verbs: dict[str, Verb | Upload] = {
-        **QueueVerbs(queue, clock, binding, dispatcher.site_of, describe).verbs,
+        **QueueVerbs(queue, clock, binding, dispatcher.site_of, describe, partial(ended, history)).verbs,
         **ActionVerbs(queue, bus, clock, way=way, sites=dispatcher, grace=config.admin.grace).verbs,
         **TransferVerbs(queue, bus, clock, router, lambda: config.retry.warn or 3600.0).verbs,
+        **HistoryVerbs(history).verbs,
+        **TraceVerb(bus.tracing).verbs,
     }
     return ControlServer(os.path.join(config.state, "control.sock"), config.admin.group, verbs, bus, clock)

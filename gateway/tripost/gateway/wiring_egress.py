@@ -1,8 +1,8 @@
 """from `[auth]` and `[limits]` to accounts and logins, POP3 and IMAP
 
-API      `make_logins(config, accounts, bus, clock)`: one for SMTP, POP3 and IMAP, and
-         the task that runs beside it. Raises AccountsError when the file of accounts
-         cannot be read at the start; later, what was read stays in force.
+API      `make_logins(config, accounts, bus, clock)`: one for SMTP, POP3 and IMAP. Raises
+         AccountsError when the file of accounts cannot be read at the start; later,
+         what was read stays in force.
          `make_readers(…)`: the sessions of both, and the task that runs beside them.
 """
 
@@ -18,33 +18,22 @@ from tripost.gateway.egress.imap.context import ImapContext
 from tripost.gateway.egress.imap.facts import LAYOUT
 from tripost.gateway.egress.imap.session import serve_imap
 from tripost.gateway.egress.login_delay import LoginDelay
-from tripost.gateway.egress.pop3_session import Pop3Context, serve_pop3
+from tripost.gateway.egress.pop3_context import Pop3Context
+from tripost.gateway.egress.pop3_session import serve_pop3
 from tripost.gateway.guard import Guard
-from tripost.gateway.last_logins import LastLogins
 from tripost.gateway.lifecycle import Draining
 from tripost.gateway.listeners import Handler
 from tripost.gateway.local_mail import LocalMail
 from tripost.gateway.login import Logins
 from tripost.gateway.peer import Peer
 from tripost.gateway.settings import Config
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus
 
 
-def make_logins(
-    config: Config, accounts: Accounts, bus: Bus, clock: Clock
-) -> tuple[Logins, Callable[[], Awaitable[None]]]:
-    """The logins, and what runs beside them until cancelled."""
+def make_logins(config: Config, accounts: Accounts, bus: Bus, clock: Clock) -> Logins:
     accounts.list()
-    last = LastLogins(config.state)
-
-    def noted(account: str, peer: Peer) -> None:
-        last.note(account, peer, clock.now())
-
-    async def keep() -> None:
-        await last.keep(bus, clock)
-
-    logins = Logins(
+    return Logins(
         accounts,
         Guard(config.limits.auth_failures, config.limits.auth_ban),
         bus,
@@ -52,9 +41,7 @@ def make_logins(
         mechanisms=tuple(config.auth.mechanisms),
         cleartext=config.auth.cleartext,
         pop3_imap_cleartext=config.auth.pop3_imap_cleartext,
-        noted=noted,
     )
-    return logins, keep
 
 
 def make_readers(

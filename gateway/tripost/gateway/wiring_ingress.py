@@ -11,8 +11,8 @@ from tripost.gateway.ingress.quotas import Quotas
 from tripost.gateway.lifecycle import Draining
 from tripost.gateway.login import Logins
 from tripost.gateway.wiring_listen import networks
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus
 
 SMTP = ("smtp", "submission", "lmtp")  # the services that are profiles of one engine
 

@@ -20,9 +20,10 @@ from tripost.gateway.listeners import Handler, Service, Terms
 from tripost.gateway.peer import Network
 from tripost.gateway.settings import Config, Listen
 from tripost.gateway.tls import Certificates, Pair, TlsError, loose_keys, self_signed
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolUnsure
-from tripost.queue.events import Bus, Trouble
+from tripost.queue.events import Trouble
 from tripost.queue.manager import Queue
 
 MAIL_IN = frozenset({"smtp", "submission", "lmtp"})

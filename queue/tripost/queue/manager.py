@@ -24,11 +24,11 @@ import trio
 from tripost.queue import events
 from tripost.queue.blocks import SUSPEND, Suspension
 from tripost.queue.body import Body, BodyReader
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.edit import Edit
 from tripost.queue.entries import ACCEPT, NOTE, SETTLE, Acceptance, Later, Settlement, encode
 from tripost.queue.errors import SpoolError, SpoolFull, SpoolUnsure
-from tripost.queue.events import Bus
 from tripost.queue.ids import Ids
 from tripost.queue.ledger import Ledger
 from tripost.queue.log import Log
@@ -269,7 +269,7 @@ class Queue:
             report_id = report.envelope.id
             self._ledger.enter(at | IN_SETTLEMENT, report, now)
             tell_accepted(self._bus, self._counts, report.envelope, now)
-        tell_settled(self._bus, self._counts, lease.envelope.id, decision, report_id, now)
+        tell_settled(self._bus, self._counts, lease.envelope.id, lease.attempt, decision, report_id, now)
         if decision.gone and self._store.empty(self._log.number):
             self.emptied.set()
         self.ring()

@@ -58,6 +58,25 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     by_mode: str = ""  # "R" | "N", with "T" behind it where a trace was asked for
 
 
+class Transfer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """How one transaction with a host went, in seconds: connection, greeting and STARTTLS where the connection was
+    new, the commands up to the content, the content, and the wait for its reply."""
+
+    address: str
+    tls: str = ""  # the protocol's version, "" in plain text
+    connect: float = 0.0
+    greeting: float = 0.0
+    handshake: float = 0.0
+    mail: float = 0.0
+    data: float = 0.0
+    dot: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.connect + self.greeting + self.handshake + self.mail + self.data + self.dot
+
+
 class Delivered(msgspec.Struct, frozen=True, array_like=True, tag="ok"):
     """The remote's 2xx, or the local mailbox has it on stable storage."""
 
@@ -65,6 +84,7 @@ class Delivered(msgspec.Struct, frozen=True, array_like=True, tag="ok"):
     reply: str = ""
     host: str = ""
     dsn: bool = False  # the remote took over what was asked for reports
+    transfer: Transfer | None = None
 
 
 class Deferred(msgspec.Struct, frozen=True, array_like=True, tag="later"):
@@ -79,6 +99,7 @@ class Deferred(msgspec.Struct, frozen=True, array_like=True, tag="later"):
     text: str
     host: str = ""
     destination: bool = False
+    transfer: Transfer | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="no"):
@@ -88,6 +109,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="no"):
     enhanced: str
     text: str
     host: str = ""
+    transfer: Transfer | None = None
 
 
 Outcome = Delivered | Deferred | Failed

@@ -12,9 +12,9 @@ from typing import Any
 import trio
 
 from tripost.queue import events
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolUnsure
-from tripost.queue.events import Bus
 from tripost.queue.files import Files, Handle, RealFiles
 from tripost.queue.housekeeping import Housekeeping
 from tripost.queue.log import Log, RunSync, translate

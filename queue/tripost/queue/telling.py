@@ -6,7 +6,7 @@ Called after the settlement's record is durable, never before.
 from __future__ import annotations
 
 from tripost.queue import events
-from tripost.queue.events import Bus
+from tripost.queue.bus import Bus
 from tripost.queue.message import NOTIFY_FAILURE, Deferred, Envelope, Failed, asked
 from tripost.queue.settling import Decision
 from tripost.queue.values import Counts
@@ -26,13 +26,18 @@ def tell_accepted(bus: Bus, counts: Counts, envelope: Envelope, now: float) -> N
             recipients=[one.address for one in envelope.recipients],
             size=envelope.size,
             client=envelope.client,
+            account=envelope.account,
         )
     )
+    ways = [events.Way(one.id, one.address, one.next_hop, one.via) for one in envelope.recipients]
+    bus.emit(events.Routed(time=now, id=envelope.id, ways=ways))
 
 
-def tell_settled(bus: Bus, counts: Counts, id: str, decision: Decision, report: str, now: float) -> None:
+def tell_settled(
+    bus: Bus, counts: Counts, id: str, attempt: int, decision: Decision, report: str, now: float
+) -> None:
     """`report` is the id of the DSN that the settlement holds, "" where there is none."""
-    _done(bus, counts, id, decision, now)
+    _done(bus, counts, id, attempt, decision, now)
     for recipient, failure in decision.failed:
         told = report if asked(recipient, NOTIFY_FAILURE) else ""
         if told:
@@ -40,43 +45,83 @@ def tell_settled(bus: Bus, counts: Counts, id: str, decision: Decision, report: 
         else:
             counts.suppressed += 1
         reply = reply_of(failure)
-        bus.emit(events.Bounced(time=now, id=id, recipient=recipient.address, reply=reply, report=told))
+        bus.emit(
+            events.Bounced(
+                time=now,
+                id=id,
+                recipient_id=recipient.id,
+                recipient=recipient.address,
+                next_hop=recipient.next_hop,
+                host=failure.host,
+                reply=reply,
+                attempt=attempt,
+                report=told,
+                transfer=failure.transfer,
+            )
+        )
     for recipient, attempts, due, why in decision.later:
         counts.deferrals += 1
         bus.emit(
             events.DeferredUntil(
                 time=now,
                 id=id,
+                recipient_id=recipient.id,
                 recipient=recipient.address,
                 next_hop=recipient.next_hop,
+                host=why.host,
+                reply=reply_of(why),
                 attempt=attempts,
                 due=due,
                 delay=max(0.0, due - now),
-                reply=reply_of(why),
+                transfer=why.transfer,
             )
         )
 
 
-def _done(bus: Bus, counts: Counts, id: str, decision: Decision, now: float) -> None:
+def _done(bus: Bus, counts: Counts, id: str, attempt: int, decision: Decision, now: float) -> None:
     for recipient, outcome in decision.done:
         if outcome.how == "delivered":
             counts.delivered += 1
-            bus.emit(events.DeliveredLocally(time=now, id=id, recipient=recipient.address))
+            bus.emit(
+                events.DeliveredLocally(
+                    time=now, id=id, recipient_id=recipient.id, recipient=recipient.address, attempt=attempt
+                )
+            )
         elif outcome.how == "deleted":
             counts.deleted += 1
-            bus.emit(events.Deleted(time=now, id=id, recipient=recipient.address, reason=outcome.reply))
+            bus.emit(
+                events.Deleted(
+                    time=now,
+                    id=id,
+                    recipient_id=recipient.id,
+                    recipient=recipient.address,
+                    next_hop=recipient.next_hop,
+                    reason=outcome.reply,
+                )
+            )
         elif outcome.how == "discarded":
             counts.discarded += 1
-            bus.emit(events.Discarded(time=now, id=id, recipient=recipient.address))
+            bus.emit(
+                events.Discarded(
+                    time=now,
+                    id=id,
+                    recipient_id=recipient.id,
+                    recipient=recipient.address,
+                    next_hop=recipient.next_hop,
+                )
+            )
         else:
             counts.relayed += 1
             bus.emit(
                 events.Relayed(
                     time=now,
                     id=id,
+                    recipient_id=recipient.id,
                     recipient=recipient.address,
                     next_hop=recipient.next_hop,
                     host=outcome.host,
                     reply=outcome.reply,
+                    attempt=attempt,
+                    transfer=outcome.transfer,
                 )
             )

@@ -13,8 +13,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+from tripost.gateway.cli.history_options import add_history
 from tripost.gateway.cli.queue_options import add_explain, add_queue
 from tripost.gateway.cli.session_options import add_session
+from tripost.gateway.cli.trace_options import add_trace
 from tripost.gateway.cli.user_options import add_user
 
 USAGE, INTERRUPTED = 2, 130
@@ -48,10 +50,18 @@ def parser() -> argparse.ArgumentParser:
     add_user(user, _config_option)
     queue = commands.add_parser("queue", help="the queue")
     add_queue(queue, _config_option)
+    events = commands.add_parser("events", help="what the lines of the event log look like")
+    verbs = events.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("schema", help="their JSON Schema", epilog="Example: tripost events schema")
+    verbs.add_parser("kinds", help="every kind and its fields, as Markdown", epilog="Example: tripost events kinds")
+    history = commands.add_parser("history", help="what became of messages")
+    add_history(history)
+    trace = commands.add_parser("trace", help="watch what live sessions say")
+    add_trace(trace)
     status = commands.add_parser("status", help="what the running gateway is and does")
     explain = commands.add_parser("explain", help="why queued mail is not delivered yet (= queue explain)")
     add_explain(explain)
-    for one in (status, explain):
+    for one in (status, explain, history, trace):
         one.add_argument("--json", action="store_true", help="JSON")
         _config_option(one)
     _config_option(route)
@@ -86,6 +96,10 @@ def _run(options: argparse.Namespace) -> int:
         from tripost.gateway.cli import demo
 
         return demo.run(keep=options.keep, imap=options.imap)
+    if options.command == "events":
+        from tripost.gateway.cli import events
+
+        return events.run(options)
     from tripost.gateway.config import ConfigError, load
 
     try:
@@ -114,6 +128,14 @@ def _run(options: argparse.Namespace) -> int:
         from tripost.gateway.cli import queue
 
         return queue.run(config, options)
+    if options.command == "history":
+        from tripost.gateway.cli import history
+
+        return history.run(config, options)
+    if options.command == "trace":
+        from tripost.gateway.cli import trace
+
+        return trace.run(config, options)
     from tripost.gateway.cli import user
 
     return user.run(config, options)

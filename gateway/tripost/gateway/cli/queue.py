@@ -47,6 +47,9 @@ def status(config: Config, options: argparse.Namespace) -> int:
         print(f"{service:<12} {' '.join(addresses)}")
     print("takes mail" if row["accepting"] else "TAKES NO MAIL: the spool cannot store it")
     print(f"queued: {queue['messages']} messages for {queue['queued']} recipients, {queue['octets']} octets")
+    for reader in row["events"]["readers"]:
+        if reader["dropped"] or reader["wrong"]:
+            print(f"the {reader['name']} has lost {reader['dropped']} events: {reader['wrong'] or 'it was too slow'}")
     return 0
 
 
@@ -161,7 +164,8 @@ def _show_explain(rows: list[dict[str, Any]], sum: dict[str, Any]) -> None:
             print(f"    site:    {row['site']}")
         if row["next"]:
             print(f"    next:    {clock_text(row['next'], now)}")
-        print(f"    expires: {clock_text(row['expires'], now)}")
+        if row["expires"]:
+            print(f"    expires: {clock_text(row['expires'], now)}")
         if row["command"]:
             print(f"    now:     {row['command']}")
     if sum["more"]:

@@ -10,17 +10,18 @@ import trio
 
 from tripost.gateway.app import Gateway, StartError
 from tripost.gateway.config import Config
-from tripost.gateway.eventlog import EventLog
 from tripost.gateway.lifecycle import Stop, leaves, watch_signals
+from tripost.gateway.observe.log import EventLog
 
 
 def run(config: Config) -> int:
+    log = EventLog(config.events.file, config.events.format)
     try:
-        output = open(config.events.file, "a", encoding="utf-8") if config.events.file else sys.stderr  # noqa: SIM115 - lives as long as the process
+        log.open()
     except OSError as wrong:
-        print(f"tripost: {config.events.file}: {wrong.strerror}", file=sys.stderr)
+        print(f"tripost: [events] {config.events.file or 'journal'}: {wrong.strerror}", file=sys.stderr)
         return 2
-    gateway = Gateway(config, EventLog(output, config.events.format))
+    gateway = Gateway(config, log)
     code = 2
     try:
         code = 0 if trio.run(partial(_serve, gateway)) else 1
@@ -38,7 +39,7 @@ async def _serve(gateway: Gateway) -> bool:
     gc.set_threshold(10_000, 20, 100)
     stop = Stop()
     async with trio.open_nursery() as nursery:
-        await nursery.start(watch_signals, stop, _say_nothing)
+        await nursery.start(watch_signals, stop, _say_nothing, gateway.reopen)
         clean = await gateway.run(stop)
         nursery.cancel_scope.cancel()
     return clean

@@ -27,8 +27,9 @@ from tripost.gateway.local_mail import LocalMail
 from tripost.gateway.peer import Peer, TlsFacts
 from tripost.gateway.wiring_egress import make_logins
 from tripost.gateway.wiring_ingress import ingress_context
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus, Event, LoginFailed, Noticed, Refused
+from tripost.queue.events import Event, LoginFailed, Noticed, Refused
 from tripost.queue.files import RealFiles
 
 READ = 65_536
@@ -70,7 +71,7 @@ async def _play(config: Config, options: argparse.Namespace, client: tuple[str, 
     if options.auth and not mail.accounts.find(options.auth):
         print(f"tripost: --auth: {options.auth} is no user here", file=sys.stderr)
         return 2
-    logins, _ = make_logins(config, mail.accounts, bus, clock)
+    logins = make_logins(config, mail.accounts, bus, clock)
     resolver = Resolver(config.dns.nameservers, hostname=config.hostname)
     policy = Explained(mail.mailboxes.router, NullMx(resolver.null_mx, clock.now))
     policy.say = say

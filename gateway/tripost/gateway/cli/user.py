@@ -21,8 +21,9 @@ from tripost.gateway import units
 from tripost.gateway.accounts import Accounts, AccountsError
 from tripost.gateway.backend import FILE
 from tripost.gateway.config import Config
-from tripost.gateway.last_logins import last_logins
 from tripost.gateway.mailboxes import Mailboxes
+from tripost.gateway.observe.history_store import FILE as HISTORY
+from tripost.gateway.observe.past import last_logins
 from tripost.gateway.schemes import ARGON2ID, scheme_of, usable
 
 
@@ -91,7 +92,7 @@ class Row(msgspec.Struct, omit_defaults=True):
 
 
 def _list(config: Config, accounts: Accounts, *, as_json: bool) -> None:
-    logins, backend = last_logins(config.state), config.auth.backend
+    logins, backend = last_logins(os.path.join(config.state, HISTORY)), config.auth.backend
     for entry in accounts.list():
         last, own = logins.get(entry.address), backend == FILE
         row = Row(

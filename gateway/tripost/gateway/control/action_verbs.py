@@ -22,10 +22,11 @@ from tripost.gateway.control.arguments import as_, plain
 from tripost.gateway.control.frames import Answer, End, Row
 from tripost.gateway.control.server import Refused, Verb
 from tripost.queue import actions
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.edit import Done
 from tripost.queue.errors import SpoolFull
-from tripost.queue.events import Bus, Steered
+from tripost.queue.events import Steered
 from tripost.queue.finding import Wanted
 from tripost.queue.manager import Queue
 from tripost.queue.planning import Order, TooMany, Way

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from tripost.gateway.control.arguments import as_, plain
-from tripost.gateway.control.explain import Binding, explained
+from tripost.gateway.control.explain import Binding, Why, explained
 from tripost.gateway.control.frames import Answer, End, Row
 from tripost.gateway.control.server import Refused, Verb
 from tripost.queue.clock import Clock
@@ -49,8 +49,8 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 class QueueVerbs:
     """`binding(next_hop)` tells what keeps mail from being sent there now, `site(next_hop)` which site it is, "" where
-    nobody has asked yet; `describe` gives what else `status` has to
-    say."""
+    nobody has asked yet; `describe` gives what else `status` has to say; `ended(about)` what became of what is queued
+    no more."""
 
     def __init__(
         self,
@@ -59,12 +59,14 @@ class QueueVerbs:
         binding: Callable[[str], Binding | None],
         site: Callable[[str], str],
         describe: Callable[[], dict[str, Any]],
+        ended: Callable[[str], AsyncGenerator[Why, None]],
     ) -> None:
         self._queue = queue
         self._clock = clock
         self._binding = binding
         self._site = site
         self._describe = describe
+        self._ended = ended
 
     @property
     def verbs(self) -> dict[str, Verb]:
@@ -144,6 +146,11 @@ class QueueVerbs:
                 for delivery in message.deliveries:
                     why = explained(message, delivery, self._queue, self._binding, self._clock.now())
                     yield Row(_builtins(why) | {"site": self._site(delivery.next_hop)})
+        if not count:
+            async with aclosing(self._ended(about)) as past:
+                async for why in past:
+                    count += 1
+                    yield Row(_builtins(why) | {"site": self._site(why.next_hop)})
         if not count:
             raise Refused(f"nothing is queued that fits {about!r}: it was never here, or it is done")
         yield End({"messages": count, "more": more})

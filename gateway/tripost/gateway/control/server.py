@@ -34,8 +34,9 @@ from tripost.gateway.control.frames import (
     frame,
 )
 from tripost.gateway.fast_stream import FastStream
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus, Trouble
+from tripost.queue.events import Trouble
 
 CLIENTS = 32
 PATIENCE = 10.0  # seconds for a request to come, and for a client to take what it asked for

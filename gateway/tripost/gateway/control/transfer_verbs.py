@@ -24,9 +24,10 @@ from tripost.gateway.control.arguments import as_, plain
 from tripost.gateway.control.frames import Answer, End, Row
 from tripost.gateway.control.queue_verbs import CHUNK, Filter
 from tripost.gateway.control.server import Refused, Upload, Verb
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolError
-from tripost.queue.events import Bus, Steered
+from tripost.queue.events import Steered
 from tripost.queue.manager import Queue
 from tripost.queue.message import Envelope, Recipient
 from tripost.queue.search import Match

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import trio
 
-from tripost.delivery.mailbox.session import READ, MailboxSession, Message
+from tripost.delivery.mailbox.session import READ, MailboxInUse, MailboxSession, Message
 from tripost.delivery.wire.dots import DotStuffer, stuffed
 from tripost.gateway.egress.pop3_protocol import Command
 from tripost.gateway.egress.pop3_top import Top
@@ -23,6 +23,7 @@ from tripost.gateway.egress.pop3_top import Top
 T = TypeVar("T")
 ROWS = 1000  # of a list, in one piece
 SMALL = 65_536  # octets of a message that is read in one go
+UPKEEP_WAIT, SESSION_WAIT = 10.0, 0.25  # seconds before a mailbox is said to be in use
 BATCH = 262_144  # octets of as many of them as are read together
 NO_SUCH = "no such message"
 Piece = bytes
@@ -185,3 +186,15 @@ def _begin(box: MailboxSession, one: int) -> tuple[Message | None, bytes]:
 
 async def in_thread(work: Callable[[], T]) -> T:
     return await trio.to_thread.run_sync(work)
+
+
+async def opened(work: Callable[[], MailboxSession]) -> MailboxSession:
+    """Raises MailboxInUse, but waits for who may be done soon: upkeep, or a session whose client has just gone."""
+    began = trio.current_time()
+    while True:
+        try:
+            return await in_thread(work)
+        except MailboxInUse as wrong:
+            if trio.current_time() - began > (UPKEEP_WAIT if wrong.briefly else SESSION_WAIT):
+                raise
+        await trio.sleep(0.1)

@@ -19,6 +19,7 @@ from typing import Literal
 import msgspec
 
 from tripost.delivery.wire.lines import LineReader, Trouble
+from tripost.queue.dialogue import HIDDEN
 
 LINE_LIMIT = 512  # RFC 2449 §4 says 255; passwords may be long
 EXCHANGE_LIMIT = 12_288  # RFC 5034 §4
@@ -194,6 +195,18 @@ def _arguments(verb: str, kind: Kind, words: list[str]) -> Command | Mistake:
 
 def _is_number(word: str) -> bool:
     return word.isdigit() and len(word) <= NUMBER_DIGITS
+
+
+def shown(said: Command | Line | Mistake) -> str:
+    """For tracers: without what only the client and we may know, and without what was not understood."""
+    if isinstance(said, Line):
+        return HIDDEN
+    if isinstance(said, Mistake):
+        return f"<not taken: {said.text}>"
+    if said.verb in ("USER", "PASS"):
+        return f"{said.verb} {HIDDEN}"
+    words = [said.verb, said.text, *[str(number) for number in said.numbers], HIDDEN if said.initial else ""]
+    return " ".join(word for word in words if word)
 
 
 def capabilities(

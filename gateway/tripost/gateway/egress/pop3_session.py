@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -23,18 +22,26 @@ import msgspec
 import trio
 
 from tripost.delivery.mailbox.policy import Policy
-from tripost.delivery.mailbox.session import MailboxInUse, MailboxSession, open_mailbox
+from tripost.delivery.mailbox.session import MailboxInUse, open_mailbox
 from tripost.delivery.mailbox.uids import folder_name
-from tripost.gateway.egress.login_delay import LoginDelay
-from tripost.gateway.egress.pop3_maildrop import Maildrop, Refused, in_thread
-from tripost.gateway.egress.pop3_protocol import LANGUAGES, Command, Line, Mistake, Pop3Protocol, capabilities
-from tripost.gateway.lifecycle import Draining
-from tripost.gateway.login import Attempt, Denied, Logins
-from tripost.gateway.peer import Peer
+from tripost.gateway.egress.pop3_context import Pop3Context
+from tripost.gateway.egress.pop3_maildrop import Maildrop, Refused, opened
+from tripost.gateway.egress.pop3_protocol import (
+    LANGUAGES,
+    LINE_LIMIT,
+    Command,
+    Line,
+    Mistake,
+    Pop3Protocol,
+    capabilities,
+    shown,
+)
+from tripost.gateway.login import Attempt, Denied
+from tripost.gateway.peer import Peer, secured
 from tripost.gateway.sasl import Challenge, Success
 from tripost.gateway.tls import HandshakeFailed, start_tls
-from tripost.queue.clock import Clock
-from tripost.queue.events import Bus, Connected, Expired, Fetched
+from tripost.queue.dialogue import HIDDEN, octets
+from tripost.queue.events import Connected, Expired, Fetched
 from tripost.queue.events import Refused as RefusedEvent
 
 T = TypeVar("T")
@@ -44,7 +51,6 @@ READ = 16_384
 LOGIN_TRIES = 5
 MISTAKES = 100
 OUT_LIMIT = 65_536
-UPKEEP_WAIT, SESSION_WAIT = 10.0, 0.25  # seconds before a mailbox is said to be in use
 RUN = 100  # pipelined RETR that are looked at together
 CODES = {  # of what `login` denies; RFC 3206
     "credentials": "[AUTH] ",
@@ -54,31 +60,6 @@ CODES = {  # of what `login` denies; RFC 3206
     "temporary": "[SYS/TEMP] ",
 }
 NO_CREDENTIALS = ("cancelled", "malformed", "unknown")
-
-
-def _no_policy(account: str) -> Policy:
-    return Policy()
-
-
-def _nobody_asks(box: str) -> None:
-    return
-
-
-@dataclass(frozen=True)
-class Pop3Context:
-    """What all sessions share; `mailboxes` is their folder; `expire` is EXPIRE's argument before the login."""
-
-    hostname: str
-    logins: Logins
-    mailboxes: str
-    bus: Bus
-    clock: Clock
-    draining: Draining = field(default_factory=Draining)
-    policy: Callable[[str], Policy] = _no_policy
-    expire: str = "NEVER"
-    implementation: str = "tripost"
-    delay: LoginDelay = field(default_factory=LoginDelay)
-    removed: Callable[[str], None] = _nobody_asks  # called with the folder of a mailbox from which messages went
 
 
 async def serve_pop3(stream: trio.abc.Stream, *, peer: Peer, context: Pop3Context) -> None:
@@ -109,13 +90,16 @@ class _Session:
         self._policy = Policy()
         self._open = True
         self._deadline = trio.current_time() + IDLE
+        self._dialogue = context.bus.tracing.session(peer.service, peer.client)
 
     async def run(self) -> None:
         context = self._context
+        if self._dialogue.tracers:
+            self._dialogue.noted("connected")
         context.bus.emit(Connected(time=context.clock.now(), service="pop3", client=self._peer.client))
         self._ok(f"{context.hostname} POP3 ready")
         while self._open:
-            command, self._next = self._next or self._protocol.next(), None
+            command, self._next = self._next or self._hear(), None
             if command is None:
                 if not await self._read():
                     return
@@ -133,6 +117,13 @@ class _Session:
         await self._flush()
         with trio.move_on_after(WRITE):
             await self._stream.aclose()
+
+    def _hear(self) -> Command | Line | Mistake | None:
+        """What the client says next, told to tracers."""
+        command = self._protocol.next()
+        if self._dialogue.tracers and command is not None:
+            self._dialogue.heard(shown(command))
+        return command
 
     async def _read(self) -> bool:
         await self._flush()
@@ -156,10 +147,22 @@ class _Session:
         self._pending += len(data)
 
     def _ok(self, text: str = "") -> None:
-        self._put(f"+OK {text}".rstrip().encode() + b"\r\n")
+        self._say(f"+OK {text}".rstrip())
 
     def _err(self, text: str) -> None:
-        self._put(f"-ERR {text}\r\n".encode())
+        self._say(f"-ERR {text}")
+
+    def _say(self, line: str) -> None:
+        self._put(line.encode() + b"\r\n")
+        if self._dialogue.tracers:
+            self._dialogue.said(line)
+
+    def _tell_answer(self, first: bytes, size: int) -> None:
+        """Tracers of an answer: its first line, and how much came behind it."""
+        line, _, _ = first.partition(b"\r\n")
+        self._dialogue.said(line.decode("utf-8", "replace"))
+        if size > len(line) + 2:
+            self._dialogue.said(octets(size - len(line) - 2))
 
     def _mistake(self, text: str) -> None:
         self._err(text)
@@ -193,6 +196,8 @@ class _Session:
 
     def _rows(self, rows: list[str]) -> None:
         self._put("".join(f"{row}\r\n" for row in rows).encode() + b".\r\n")
+        for row in rows if self._dialogue.tracers else ():
+            self._dialogue.said(row)
 
     def _capabilities(self) -> list[str]:
         context, protocol = self._context, self._protocol
@@ -247,6 +252,8 @@ class _Session:
     async def _step(self, step: Challenge | Success | Denied) -> None:
         if isinstance(step, Challenge):
             self._put(f"+ {step.text}\r\n".encode())
+            if self._dialogue.tracers:
+                self._dialogue.said(f"+ {HIDDEN}")
             self._protocol.begin_exchange()
             return
         self._attempt = None
@@ -271,7 +278,7 @@ class _Session:
             self._err(f"[LOGIN-DELAY] log in again in {wait:.0f} s")
             return
         try:
-            box = await _open(partial(open_mailbox, context.mailboxes, account, now, policy))
+            box = await opened(partial(open_mailbox, context.mailboxes, account, now, policy))
         except MailboxInUse:
             self._err("[IN-USE] another session has this mailbox")
             return
@@ -308,6 +315,9 @@ class _Session:
             self._open = False
             return
         self._peer = msgspec.structs.replace(self._peer, tls=facts)
+        if self._dialogue.tracers:
+            self._dialogue.noted(f"TLS: {facts.version} {facts.cipher}")
+        self._context.bus.emit(secured(self._peer, self._context.clock.now()))
         self._protocol.start_tls()
 
     # --- the mailbox ---
@@ -316,7 +326,7 @@ class _Session:
         """This RETR, and those that have come behind it."""
         run = [command]
         while len(run) < RUN:
-            self._next = self._protocol.next()
+            self._next = self._hear()
             if not isinstance(self._next, Command) or self._next.verb != "RETR":
                 break
             run.append(self._next)
@@ -328,6 +338,8 @@ class _Session:
                     await self._transaction(drop, one)
                 else:
                     self._put(reply)
+                    if self._dialogue.tracers:
+                        self._tell_answer(reply, len(reply))
             run = run[len(replies) :]
             if self._pending > OUT_LIMIT:
                 await self._flush()
@@ -335,10 +347,14 @@ class _Session:
     async def _transaction(self, drop: Maildrop, command: Command) -> None:
         try:
             async with aclosing(drop.answer(command)) as pieces:
+                first, size = b"", 0
                 async for piece in pieces:
+                    first, size = first or piece[:LINE_LIMIT], size + len(piece)
                     self._put(piece)
                     if self._pending > OUT_LIMIT:
                         await self._flush()
+                if self._dialogue.tracers:
+                    self._tell_answer(first, size)
         except Refused as wrong:
             if wrong.mistake:
                 self._mistake(wrong.text)
@@ -370,17 +386,7 @@ class _Session:
         )
 
     def close(self) -> None:
+        if self._dialogue.tracers:
+            self._dialogue.noted("closed")
         if self._drop is not None:
             self._drop.close()
-
-
-async def _open(work: Callable[[], MailboxSession]) -> MailboxSession:
-    """Raises MailboxInUse, but waits for who may be done soon: upkeep, or a session whose client has just gone."""
-    began = trio.current_time()
-    while True:
-        try:
-            return await in_thread(work)
-        except MailboxInUse as wrong:
-            if trio.current_time() - began > (UPKEEP_WAIT if wrong.briefly else SESSION_WAIT):
-                raise
-        await trio.sleep(0.1)

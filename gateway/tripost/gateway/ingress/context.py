@@ -17,8 +17,8 @@ from tripost.gateway.lifecycle import Draining
 from tripost.gateway.login import Logins
 from tripost.gateway.peer import Network, Peer
 from tripost.queue.body import Body
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus
 from tripost.queue.message import Envelope
 
 if TYPE_CHECKING:

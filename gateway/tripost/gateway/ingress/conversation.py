@@ -15,6 +15,7 @@ Source   RFC 5321 §4.5.3.2.
 from __future__ import annotations
 
 import math
+import ssl
 from contextlib import suppress
 
 import trio
@@ -22,8 +23,13 @@ import trio
 from tripost.delivery.wire.replies import Reply, reply
 from tripost.gateway.fast_stream import FastStream
 from tripost.gateway.ingress.context import IngressContext
+from tripost.gateway.ingress.hearing import hear
 from tripost.gateway.ingress.patience import NEVER
+from tripost.gateway.ingress.smtp_events import Event
 from tripost.gateway.ingress.smtp_protocol import ServerProtocol
+from tripost.gateway.peer import TlsFacts
+from tripost.gateway.tls import start_tls
+from tripost.queue.dialogue import SILENT, Dialogue, replies
 
 READ = 65_536
 READ_WHEN_SHORT = 4096  # of memory
@@ -37,8 +43,11 @@ NOT_YET = -1.0
 class Conversation:
     """`out` is what is to be said; `done()` is called for every command that was handled; `due`: see `patience`."""
 
-    def __init__(self, stream: trio.abc.Stream, context: IngressContext, protocol: ServerProtocol) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, context: IngressContext, protocol: ServerProtocol, dialogue: Dialogue = SILENT
+    ) -> None:
         self.stream = stream
+        self.dialogue = dialogue
         self.out = bytearray()
         self.gone = False  # there is nobody to say anything to
         self.cut = False  # we end it, and say why (`why_over`)
@@ -53,6 +62,29 @@ class Conversation:
         self._waited = 0.0  # seconds for them
         self._slow = self._stale = False
         self._until = trio.current_time() + SPANS * context.command_timeout
+        self._told = 0  # octets of `out` that tracers know
+        if dialogue.tracers:
+            dialogue.noted("connected")
+
+    def next(self) -> Event | None:
+        """What the client says next; None for more octets."""
+        event = self._protocol.next()
+        if self.dialogue.tracers and event is not None:
+            hear(self.dialogue, self._protocol, event)
+        return event
+
+    async def secure(self, context: ssl.SSLContext) -> TlsFacts:
+        """From here on inside of TLS. Raises HandshakeFailed."""
+        self.stream, facts = await start_tls(self.stream, context)
+        if self.dialogue.tracers:
+            self.dialogue.noted(f"TLS: {facts.version} {facts.cipher}")
+        return facts
+
+    def _tell(self) -> None:
+        """Tracers what is about to be sent."""
+        for line in replies(bytes(self.out[self._told :])) if self.dialogue.tracers else ():
+            self.dialogue.said(line)
+        self._told = len(self.out)
 
     def done(self) -> None:
         self._since = NOT_YET
@@ -125,8 +157,10 @@ class Conversation:
 
     async def flush(self, seconds: float) -> None:
         """Send what is gathered. While that is cut, nothing can be said any more (`gone`)."""
+        if self.dialogue.tracers:
+            self._tell()
         if self.out and not (isinstance(self.stream, FastStream) and self._flushed(self.stream)):
-            data, self.out = bytes(self.out), bytearray()
+            data, self.out, self._told = bytes(self.out), bytearray(), 0
             self.gone, self.due = True, trio.current_time() + seconds
             await self.stream.send_all(data)
             self.gone, self.due = False, NEVER
@@ -134,10 +168,14 @@ class Conversation:
     def _flushed(self, stream: FastStream) -> bool:
         """Send at once; False when something is left."""
         del self.out[: stream.send_now(self.out)]
+        self._told = len(self.out) if self._told else 0
         return not self.out
 
     async def end(self) -> None:
         """The last words, and the end of the connection."""
+        if self.dialogue.tracers:
+            self._tell()
+            self.dialogue.noted("closed")
         if isinstance(self.stream, FastStream) and (self.gone or self._flushed(self.stream)):
             self.stream.close()
             return

@@ -51,6 +51,7 @@ class ServerProtocol:
         self.extended = False  # by EHLO or LHLO
         self.offered = _NOTHING  # what parameters may build on
         self.verb = ""
+        self.line = b""  # of the command that was read last
 
     def feed(self, data: bytes) -> None:
         if self.in_content:
@@ -84,6 +85,7 @@ class ServerProtocol:
                 self.close()
                 answer = reply(500, "5.5.2", "bare CR or LF in a command; lines end in CRLF")
                 return Answer(answer, "command", close=True)
+            self.line = line if isinstance(line, bytes) else b""
             return self._sasl(line) if state is State.SASL else self._command(line)
 
     # --- content ---

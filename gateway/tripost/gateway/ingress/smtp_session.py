@@ -43,8 +43,8 @@ from tripost.gateway.ingress.smtp_events import (
 from tripost.gateway.ingress.smtp_protocol import ServerProtocol
 from tripost.gateway.ingress.terms import Terms, greeting_octets
 from tripost.gateway.login import Attempt
-from tripost.gateway.peer import Peer, TlsFacts, is_in
-from tripost.gateway.tls import HandshakeFailed, start_tls
+from tripost.gateway.peer import Peer, TlsFacts, is_in, secured
+from tripost.gateway.tls import HandshakeFailed
 from tripost.queue.errors import SpoolUnsure
 from tripost.queue.events import Connected, Noticed, Refused, Trouble
 
@@ -87,7 +87,7 @@ class Session:
         relay = is_in(peer.client, context.relay_networks)
         self.client = Client(peer.client, peer.client_port, peer.service, relay, _shown(peer.tls), account)
         self.protocol = ServerProtocol(self.terms(), normalize=context.normalize)
-        self.talk = Conversation(stream, context, self.protocol)
+        self.talk = Conversation(stream, context, self.protocol, context.bus.tracing.session(peer.service, peer.client))
         self.attempt: Attempt | None = None  # to log in
         self._transaction: Transaction | None = None
         self._errors = 0
@@ -127,9 +127,9 @@ class Session:
     async def _loop(self) -> None:
         if not await self._greet():
             return
-        protocol, context, talk, busy = self.protocol, self.context, self.talk, 0
+        context, talk, busy = self.context, self.talk, 0
         while self._open:
-            event = protocol.next()
+            event = talk.next()
             if event is None:
                 if not await talk.read():
                     if talk.cut:
@@ -248,13 +248,14 @@ class Session:
         if dropped:
             self.notice(f"{dropped} octets behind STARTTLS, in plain text, were dropped")
         try:
-            talk.stream, facts = await start_tls(talk.stream, ssl_context)
+            facts = await talk.secure(ssl_context)
         except HandshakeFailed as wrong:
             self.notice(f"no TLS: {wrong}")
             self._open, talk.gone = False, True
             return
         client.tls = _shown(facts)
         self.peer = msgspec.structs.replace(self.peer, tls=facts)
+        self.context.bus.emit(secured(self.peer, self.context.clock.now()))
         client.helo, client.extended, client.account = "", False, ""
         protocol.begin_anew(self.terms())
 
@@ -266,6 +267,7 @@ class Session:
             return
         client = self.client
         claim(client, event.attributes, self.context.relay_networks)
+        self.talk.dialogue.client = client.address
         self.peer = msgspec.structs.replace(self.peer, client=client.address, client_port=client.port)
         self.protocol.begin_anew(self.terms())
         refused = await self.context.policy.connect(self.client)

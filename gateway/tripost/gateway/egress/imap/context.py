@@ -11,8 +11,8 @@ from tripost.delivery.mailbox.policy import Policy
 from tripost.delivery.mailbox.usage import Usage
 from tripost.gateway.lifecycle import Draining
 from tripost.gateway.login import Logins
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus
 
 
 def _no_policy(account: str) -> Policy:

@@ -1,0 +1,1 @@
+"""Who reads the events of a gateway: the log, the history."""

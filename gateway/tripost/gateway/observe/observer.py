@@ -1,0 +1,113 @@
+"""from the bus to the readers
+
+Gathers events for a twentieth of a second where many come, encodes them once,
+and offers the same batch to every reader. What readers lose is told as `dropped`: at once when
+it begins, each minute while it goes on, and when it is over.
+
+Promise  an event costs its sender an append to a list.
+Loses    with kill -9: what was gathered, and what the readers had not written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import msgspec
+import trio
+
+from tripost.gateway.observe.reader import Batch, Reader, ReaderStatistics
+from tripost.queue.bus import Bus
+from tripost.queue.events import Dropped, Event, Trouble
+
+GATHER = 0.05  # seconds
+MOST_EVENTS = 512  # of a batch
+TELL_EVERY = 60.0  # seconds, while events are lost
+LOOK_AGAIN = 1.0  # seconds, while readers have something to write
+PATIENCE = 2.0  # seconds for what waits, at the end
+
+
+class ObserverStatistics(msgspec.Struct, frozen=True):
+    """`emitted`: events since the start."""
+
+    emitted: int
+    readers: list[ReaderStatistics]
+
+
+class _Told:
+    """What was told of one reader's losses, and when."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self.at = -math.inf
+        self.open = False  # more may have to be told without another event
+
+
+class Observer:
+    """`now`: wall-clock seconds."""
+
+    def __init__(self, bus: Bus, readers: Sequence[Reader], now: Callable[[], float]) -> None:
+        self._bus = bus
+        self._readers = readers
+        self.now = now
+        self._told = {one.name: _Told() for one in readers}
+        self._events: list[Event] = []
+        self._some = trio.Event()
+        self._flushed_at = -math.inf
+        for one in readers:
+            one.start()
+        if readers:
+            bus.add_sink(self._take)
+
+    def _take(self, event: Event) -> None:
+        events = self._events
+        events.append(event)
+        if len(events) == 1:
+            self._some.set()
+        elif len(events) >= MOST_EVENTS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Give the readers what was gathered."""
+        events, self._events = self._events, []
+        self._flushed_at = trio.current_time()
+        if events:
+            batch = Batch(events)
+            for one in self._readers:
+                one.offer(batch)
+
+    async def run(self) -> None:
+        """Until cancelled; `close` comes after it."""
+        while True:
+            with trio.move_on_after(LOOK_AGAIN if self._open else math.inf):
+                await self._some.wait()
+            self._some = trio.Event()
+            await trio.sleep_until(self._flushed_at + GATHER)  # at once, where it was quiet
+            self.flush()
+            for one in self._readers:
+                self._look(one, self._told[one.name])
+
+    @property
+    def _open(self) -> bool:
+        return any(one.open for one in self._told.values())
+
+    def _look(self, reader: Reader, told: _Told) -> None:
+        """Tell what it has lost, where it is time."""
+        trouble, reader.trouble = reader.trouble, ""
+        if trouble:
+            self._bus.emit(Trouble(time=self.now(), where=reader.name, reason=trouble))
+        lost, now = reader.dropped - told.dropped, trio.current_time()
+        if lost and (now - told.at >= TELL_EVERY or reader.roomy):
+            reason = reader.wrong or ("" if reader.roomy else "too slow")
+            told.dropped, told.at = told.dropped + lost, now
+            self._bus.emit(Dropped(time=self.now(), reader=reader.name, events=lost, total=told.dropped, reason=reason))
+        told.open = reader.waiting > 0 or bool(reader.wrong) or reader.dropped > told.dropped
+
+    def close(self) -> None:
+        """The last events; waits `PATIENCE` for each reader that has something to write."""
+        self.flush()
+        for one in self._readers:
+            one.close(PATIENCE)
+
+    def statistics(self) -> ObserverStatistics:
+        return ObserverStatistics(self._bus.emitted, [one.statistics() for one in self._readers])
