@@ -16,6 +16,7 @@ from support.gateways import Running
 
 MARC = "marc@machin.com"
 CLIENTS = 10
+PATIENCE = 600  # seconds; a machine may stand still for minutes
 
 
 class Known:
@@ -42,7 +43,7 @@ class Busy(threading.Thread):
         chance = random.Random(self.number * 1000 + self.life)
         one: imaplib.IMAP4 | None = None
         try:
-            one = imaplib.IMAP4("127.0.0.1", self.port, timeout=60)
+            one = imaplib.IMAP4("127.0.0.1", self.port, timeout=PATIENCE)
             one.login(MARC, "secret")
             one.select()
             mine: list[int] = []
@@ -88,7 +89,7 @@ class Busy(threading.Thread):
 
 def look(gateway: Running, known: Known) -> None:
     """Is everything as the clients were told?"""
-    one = imaplib.IMAP4("127.0.0.1", gateway.imap, timeout=60)
+    one = imaplib.IMAP4("127.0.0.1", gateway.imap, timeout=PATIENCE)
     one.login(MARC, "secret")
     one.select()
     validity = one.response("UIDVALIDITY")[1][0].decode()

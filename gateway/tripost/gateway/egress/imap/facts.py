@@ -101,9 +101,13 @@ def sort_keys(entry: Entry) -> SortKeys:
     return _decode(entry.blobs[SORT])
 
 
-def has_field(texts: bytes, name: bytes, wanted: bytes) -> bool:
-    """Is `wanted` in a field of that name? All as `searched` has it."""
-    mark = b"\n%b:" % name
+def field_mark(name: str) -> bytes:
+    """How a field of that name begins in what `searched` gives."""
+    return b"\n%b:" % folded(name).encode("utf-8", "replace")
+
+
+def has_field(texts: bytes, mark: bytes, wanted: bytes) -> bool:
+    """Is `wanted` in a field that begins with `mark`? All as `searched` has it."""
     at = texts.find(mark)
     while at >= 0:
         end = texts.find(b"\n", at + 1)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tripost.delivery.mailbox.cache import Entry
-from tripost.gateway.egress.imap.facts import DATE, SENT, SENT_DAY, folded, has_field
+from tripost.gateway.egress.imap.facts import DATE, SENT, SENT_DAY, field_mark, folded, has_field
 from tripost.gateway.egress.imap.search_keys import Key
 
 _EPOCH_DAY = datetime.date(1970, 1, 1).toordinal()
@@ -170,8 +170,8 @@ def _text(name: str, text: str) -> Test:
 
 
 def _header(name: str, text: str) -> Test:
-    field, wanted = folded(name).encode(), octets_of(text)
-    return lambda one: has_field(one.texts(), field, wanted)
+    mark, wanted = field_mark(name), octets_of(text)
+    return lambda one: has_field(one.texts(), mark, wanted)
 
 
 def octets_of(text: str) -> bytes:
@@ -179,11 +179,17 @@ def octets_of(text: str) -> bytes:
     return folded(text).encode("utf-8", "replace")
 
 
+def one_field(key: Key) -> tuple[bytes, bytes] | None:
+    """For a program that asks for one field and nothing else: its mark, and what is to be in it."""
+    if key.kind == "header" or (key.kind == "text" and key.name not in ("BODY", "TEXT")):
+        return field_mark(key.name), octets_of(key.text)
+    return None
+
+
 def needles(key: Key) -> bytes | None:
     """Octets that what was kept of every message that matches must hold; None where nothing is known of it."""
     if key.kind == "and":
         found = [one for one in map(needles, key.keys) if one]
         return max(found, key=len, default=None)
-    if key.kind == "header" or (key.kind == "text" and key.name not in ("BODY", "TEXT")):
-        return octets_of(key.text) or None
-    return None
+    field = one_field(key)
+    return field[1] or None if field is not None else None

@@ -12,8 +12,8 @@ from tripost.delivery.mime.decoding import texts
 from tripost.delivery.mime.fields import decoded, header_end
 from tripost.delivery.mime.structure import structure
 from tripost.gateway.egress.imap.content import Reader
-from tripost.gateway.egress.imap.facts import DATE, SENT, SortKeys, folded, sort_keys
-from tripost.gateway.egress.imap.matching import Compiler, Test, needles
+from tripost.gateway.egress.imap.facts import DATE, SENT, SortKeys, folded, has_field, sort_keys
+from tripost.gateway.egress.imap.matching import Compiler, Test, needles, one_field
 from tripost.gateway.egress.imap.render import email_id
 from tripost.gateway.egress.imap.search_keys import Key
 from tripost.gateway.egress.imap.sets import compact, spans
@@ -34,7 +34,7 @@ class Looked:
         self._reader = reader
         self._at = at
         self._entry: Entry | None = None
-        self._texts: dict[bool, str] = {}
+        self._texts: dict[bool, str] | None = None
         self.number = number
         self.uid = uid
 
@@ -71,6 +71,8 @@ class Looked:
         return self._reader.texts(self.uid, self._name, self.size)
 
     def text(self, *, header: bool) -> str:
+        if self._texts is None:
+            self._texts = {}
         found = self._texts.get(header)
         if found is None:
             found = self._texts[header] = self._text(header)
@@ -93,6 +95,7 @@ class Searcher:
         self._reader: Reader | None = None
         self._test = self._compiled(key, now)
         self._needle = needles(key)
+        self._field = one_field(key)
         self._among: set[int] | None = None
         self.found: list[tuple[int, int]] = []  # (number, UID)
 
@@ -119,7 +122,7 @@ class Searcher:
 
     def chunk(self, start: int) -> int:
         """Look at some messages; where to go on. A message that is gone matches nothing."""
-        reader, rows, uids, test = self._opened, self._rows, self._view.uids, self._test
+        reader, rows, uids = self._opened, self._rows, self._view.uids
         if not start and self._needle is not None:
             self._among = self._view.shared.cache().holding(self._needle, uids)
         among = self._among
@@ -128,17 +131,23 @@ class Searcher:
             uid = uids[place]
             if among is not None and uid not in among:
                 continue
-            at = rows.at(uid)
+            at = place if place < len(rows) and rows.uids[place] == uid else rows.at(uid)
             if at < 0:
                 continue
             try:
-                if test(Looked(self._view, reader, place + 1, uid, at)):
+                if self._matches(reader, place + 1, uid, at):
                     self.found.append((place + 1, uid))
             except FileNotFoundError:
                 continue
             if not place % 32 and time.monotonic() > stop:
                 return place + 1
         return end
+
+    def _matches(self, reader: Reader, number: int, uid: int, at: int) -> bool:
+        if self._field is not None:  # the most common search, without a detour
+            mark, wanted = self._field
+            return has_field(reader.texts(uid, self._rows.names[at], self._rows.sizes[at]), mark, wanted)
+        return self._test(Looked(self._view, reader, number, uid, at))
 
     # --- SORT and THREAD ---
 
