@@ -24,6 +24,7 @@ from tripost.delivery.resolver import Resolver
 from tripost.delivery.routing import Router
 from tripost.gateway.accounts import AccountsError
 from tripost.gateway.config import Config
+from tripost.gateway.control.server import Upload, Verb
 from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.ingress.smtp_session import serve_smtp
@@ -38,6 +39,7 @@ from tripost.gateway.observe.observer import Observer
 from tripost.gateway.own import Own
 from tripost.gateway.peer import Peer
 from tripost.gateway.reports import Reports
+from tripost.gateway.submit import Submit, open_to_all
 from tripost.gateway.tls import TlsError
 from tripost.gateway.wiring_control import make_control
 from tripost.gateway.wiring_delivery import delivery_settings
@@ -101,7 +103,7 @@ class Gateway:
     async def _run(self, clock: Clock, stop: Stop, task_status: trio.TaskStatus[None]) -> bool:
         config = self.config
         try:
-            os.makedirs(config.state, mode=0o700, exist_ok=True)
+            os.makedirs(config.state, mode=0o711, exist_ok=True)  # programs reach submit.sock in it
             os.makedirs(os.path.join(config.state, "mail"), mode=0o700, exist_ok=True)
         except OSError as wrong:
             raise StartError(f"{config.state}: {wrong.strerror}") from wrong
@@ -135,14 +137,15 @@ class Gateway:
             readers, keep_mailboxes = make_readers(config, self._mail, logins, self.bus, clock, self._draining)
             ours = Own(config.delivery.port, self.addresses)
             names = Resolver(config.dns.nameservers, hostname=config.hostname, ours=ours)
-            policy = Policy(router, NullMx(names.null_mx, clock.now))
-            services = self._services(queue, policy, clock, logins, readers)
             dispatcher = self._dispatcher(queue, names, clock)
             watched = self._observer, self._history
             control = make_control(config, queue, dispatcher, router, self.bus, clock, self.addresses, *watched)
+            policy = Policy(router, NullMx(names.null_mx, clock.now))
+            services = self._services(queue, policy, clock, logins, readers, control.verbs["queue.list"])
             control.bind()
             try:
                 bind(services)
+                open_to_all(self.config)
             except BaseException:
                 control.close()
                 raise
@@ -183,7 +186,13 @@ class Gateway:
         close(services)
 
     def _services(
-        self, queue: Queue, policy: Policy, clock: Clock, logins: Logins, readers: dict[str, Handler]
+        self,
+        queue: Queue,
+        policy: Policy,
+        clock: Clock,
+        logins: Logins,
+        readers: dict[str, Handler],
+        listing: Verb | Upload,
     ) -> list[Service]:
         config = self.config
         smtp = ingress_context(config, queue, policy, self.bus, clock, self._draining, self._patience, logins)
@@ -195,7 +204,8 @@ class Gateway:
         async def on_monitor(stream: trio.abc.Stream, peer: Peer) -> None:
             await monitor.serve(stream)
 
-        return make_services(config, dict.fromkeys(SMTP, on_smtp) | readers | {"monitor": on_monitor})
+        handlers = dict.fromkeys(SMTP, on_smtp) | readers | {"monitor": on_monitor}
+        return [*make_services(config, handlers), Submit(config, smtp, listing).service()]
 
     def _dispatcher(self, queue: Queue, names: Resolver, clock: Clock) -> Dispatcher:
         config = self.config

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from tripost.gateway.cli.history_options import add_history
 from tripost.gateway.cli.queue_options import add_explain, add_queue
+from tripost.gateway.cli.sendmail_options import NAMES, add_sendmail
 from tripost.gateway.cli.session_options import add_session
 from tripost.gateway.cli.trace_options import add_trace
 from tripost.gateway.cli.user_options import add_user
@@ -42,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     route.add_argument("--from", dest="sender", default="", metavar="SENDER", help="who sends; nobody (<>) by default")
     route.add_argument("--json", action="store_true", help="one JSON object per address")
 
+    add_sendmail(commands.add_parser("sendmail", help="hand in a message, as /usr/sbin/sendmail does", add_help=False))
     session = commands.add_parser("session", help="play an SMTP dialogue from a claimed client, and be told why")
     add_session(session)
     _config_option(session)
@@ -76,7 +78,11 @@ def _config_option(where: argparse.ArgumentParser, dest: str = "config_file") ->
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    options = parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    called = os.path.basename(sys.argv[0]) if arguments is None else "tripost"
+    if called in NAMES or (words[:1] == ["sendmail"] and words[1:] not in (["--help"], ["-h"])):
+        return _sendmail(called if called in NAMES else "sendmail", words[called not in NAMES :])
+    options = parser().parse_args(words)
     if getattr(options, "config_option", None):
         options.config_file = options.config_option
     try:
@@ -89,6 +95,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `tripost … | head` has seen enough
         return 0
+
+
+def _sendmail(program: str, words: list[str]) -> int:
+    """Its arguments are not argparse's: values stick to letters."""
+    from tripost.gateway.cli import sendmail
+
+    return sendmail.run(program, words)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ import trio
 from tripost.delivery.null_mx import NullMx
 from tripost.delivery.resolver import Resolver
 from tripost.gateway.config import Config
+from tripost.gateway.ingress.context import NOBODY, Who
 from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.rehearsal import Explained, Nowhere
 from tripost.gateway.ingress.smtp_session import serve_smtp
@@ -84,8 +85,8 @@ async def _play(config: Config, options: argparse.Namespace, client: tuple[str, 
     with tempfile.TemporaryDirectory(prefix="tripost-session-") as folder:
         queue = Nowhere(RealFiles(), folder, say)
         context = ingress_context(config, queue, policy, bus, clock, Draining(), Patience(), logins)
-        account = mail.accounts.find(options.auth) if options.auth else ""
-        await serve_smtp(Terminal(), peer=peer, context=context, account=account)
+        who = Who(mail.accounts.find(options.auth) or "") if options.auth else NOBODY
+        await serve_smtp(Terminal(), peer=peer, context=context, who=who)
     return 1 if refused else 0
 
 

@@ -66,7 +66,7 @@ class ControlServer:
     def __init__(self, path: str, group: str, verbs: Mapping[str, Verb | Upload], bus: Bus, clock: Clock) -> None:
         self._path = path
         self._group = group
-        self._verbs = verbs
+        self.verbs = verbs
         self._bus = bus
         self._clock = clock
         self._clients = trio.CapacityLimiter(CLIENTS)
@@ -118,12 +118,12 @@ class ControlServer:
 
     async def _serve(self, stream: FastStream) -> None:
         with trio.fail_after(PATIENCE):
-            who = _who(stream, self._group)
-            if not who:
+            uid, gid, who = credentials(stream)
+            if not may_steer(uid, gid, who, self._group):
                 await stream.send_all(frame(Error("you may not steer this gateway: see [admin] group", 1)))
                 return
             reader = Reader(REQUEST_LIMIT)
-            request, more = await _request(stream, reader)
+            request, more = await read_request(stream, reader)
         try:
             async for answer in self._answers(request, who, _incoming(stream, reader, more)):
                 with trio.fail_after(PATIENCE):
@@ -138,7 +138,7 @@ class ControlServer:
         if isinstance(request, Error):
             yield request
             return
-        verb = self._verbs.get(request.verb)
+        verb = self.verbs.get(request.verb)
         if verb is None:
             yield Error(f"this gateway does not know {request.verb!r}", 3)
             return
@@ -148,7 +148,7 @@ class ControlServer:
                 yield answer
 
 
-async def _request(stream: FastStream, reader: Reader) -> tuple[Request | Error, list[bytes]]:
+async def read_request(stream: FastStream, reader: Reader) -> tuple[Request | Error, list[bytes]]:
     """And what came behind it. Raises BrokenResourceError when the client went away."""
     while data := await stream.receive_some(REQUEST_LIMIT):
         try:
@@ -180,15 +180,20 @@ async def _incoming(stream: FastStream, reader: Reader, payloads: list[bytes]) -
             raise Refused(str(wrong), 3) from wrong
 
 
-def _who(stream: FastStream, group: str) -> str:
-    """The user at the other end, "" for one who may not."""
+def credentials(stream: FastStream) -> tuple[int, int, str]:
+    """The user at the other end: uid, gid, name."""
     data = stream.socket.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_PEERCRED, _CREDENTIALS.size)
     _, uid, gid = _CREDENTIALS.unpack(data)
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
         name = f"uid {uid}"
-    return name if uid in (0, os.geteuid()) or (group and _in_group(name, gid, group)) else ""
+    return uid, gid, name
+
+
+def may_steer(uid: int, gid: int, name: str, group: str) -> bool:
+    """Is it root, the gateway's own user, or of the group?"""
+    return uid in (0, os.geteuid()) or (bool(group) and _in_group(name, gid, group))
 
 
 def _in_group(name: str, gid: int, group: str) -> bool:

@@ -40,6 +40,17 @@ class Intake(Protocol):
     async def accept(self, envelope: Envelope, body: Body) -> None: ...
 
 
+@dataclass(frozen=True)
+class Who:
+    """An account; `names`: as whom else he sends, in lower case, None for anybody."""
+
+    account: str = ""
+    names: frozenset[str] | None = frozenset()
+
+
+NOBODY = Who()
+
+
 @dataclass(slots=True)
 class Client:
     """`address` is "" on a Unix socket, and where a proxy does not know it."""
@@ -50,6 +61,7 @@ class Client:
     relay: bool = False  # its address is one of [relay] networks
     tls: str = ""  # version and cipher
     account: str = ""  # who has logged in
+    names: frozenset[str] | None = frozenset()  # see Who
     helo: str = ""
     extended: bool = False
     name: str = ""  # its host name, as a proxy told

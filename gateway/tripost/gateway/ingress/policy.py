@@ -71,15 +71,16 @@ class Policy:
                 return reply(501, "5.5.4", f"a message is held for {HOLD_MOST} seconds at most")
             if parameters.by is not None and parameters.by <= hold:  # it would be late before it is released
                 return reply(501, "5.5.4", "BY ends before the message is released")
-        if client.profile == "submission" and not self._may_send_as(client.account, mail.sender):
+        if client.profile == "submission" and not self._may_send_as(client, mail.sender):
             return reply(550, "5.7.1", "you may not send as this address")
         if not client.trusted and await _takes_none(self._null_mx, mail.sender):
             return reply(550, "5.7.27", "the sender's domain takes no mail (null MX), and so gets no answer")
         return None
 
-    def _may_send_as(self, account: str, sender: str) -> bool:
+    def _may_send_as(self, client: Client, sender: str) -> bool:
         """As oneself, with any detail, by any alias that leads to one's own mailbox; and `<>`, for reports."""
-        if not sender or sender.lower() == account.lower():
+        account, names = client.account, client.names
+        if not sender or sender.lower() == account.lower() or names is None or sender.lower() in names:
             return True
         if not split(sender)[1]:
             return False

@@ -21,7 +21,7 @@ import trio
 from tripost.delivery.wire.replies import Reply, reply
 from tripost.gateway.ingress.authenticating import auth, auth_line
 from tripost.gateway.ingress.claiming import claim, forward
-from tripost.gateway.ingress.context import Client, IngressContext
+from tripost.gateway.ingress.context import NOBODY, Client, IngressContext, Who
 from tripost.gateway.ingress.conversation import READ, Conversation
 from tripost.gateway.ingress.policy import HOLD_MOST, hold_until
 from tripost.gateway.ingress.receiving import Transaction
@@ -60,9 +60,9 @@ FORWARD_OK = reply(250, "2.0.0", "noted").encode()
 TLS_NOW = reply(220, "2.0.0", "go ahead").encode()
 
 
-async def serve_smtp(stream: trio.abc.Stream, *, peer: Peer, context: IngressContext, account: str = "") -> None:
-    """Until the client quits, is silent too long, or the connection breaks. `account`: who has logged in already."""
-    session = Session(stream, peer, context, account)
+async def serve_smtp(stream: trio.abc.Stream, *, peer: Peer, context: IngressContext, who: Who = NOBODY) -> None:
+    """Until the client quits, is silent too long, or the connection breaks. `who` has logged in already."""
+    session = Session(stream, peer, context, who)
     talk = session.talk
     stop_watching = context.draining.watch(talk.let_go)
     context.patience.enter(talk)
@@ -81,11 +81,12 @@ def _shown(tls: TlsFacts | None) -> str:
 class Session:
     """One connection from its greeting to its end."""
 
-    def __init__(self, stream: trio.abc.Stream, peer: Peer, context: IngressContext, account: str = "") -> None:
+    def __init__(self, stream: trio.abc.Stream, peer: Peer, context: IngressContext, who: Who = NOBODY) -> None:
         self.context = context
         self.peer = peer
         relay = is_in(peer.client, context.relay_networks)
-        self.client = Client(peer.client, peer.client_port, peer.service, relay, _shown(peer.tls), account)
+        self.client = Client(peer.client, peer.client_port, peer.service, relay, _shown(peer.tls), who.account)
+        self.client.names = who.names
         self.protocol = ServerProtocol(self.terms(), normalize=context.normalize)
         self.talk = Conversation(stream, context, self.protocol, context.bus.tracing.session(peer.service, peer.client))
         self.attempt: Attempt | None = None  # to log in
