@@ -27,7 +27,7 @@ PURE = {
     "quotas memory claiming",
     "gateway/tripost/gateway/control": "frames",
     "gateway/tripost/gateway/observe": "history_rows history_sql journal schema",
-    "gateway/tripost/gateway/cli": "sendmail_arguments sendmail_message",
+    "gateway/tripost/gateway/cli": "sendmail_arguments sendmail_message completion",
     "gateway/tripost/gateway/egress": "login_delay pop3_protocol pop3_top",
     "gateway/tripost/gateway/egress/imap": "reader cursor sets utf7 search_keys fetch_items values arguments "
     "arguments_selected commands threads listing capabilities sections",

@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from tripost.gateway.cli.history_options import add_history
 from tripost.gateway.cli.queue_options import add_explain, add_queue
@@ -29,22 +30,27 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"tripost {importlib.metadata.version('tripost')}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="play the story: Fred's mail reaches Marc through two gateways")
+    demo = _add(commands, "demo", "play the story: Fred's mail reaches Marc through two gateways", "tripost demo")
     demo.add_argument("--keep", action="store_true", help="leave both gateways running until Ctrl-C")
     demo.add_argument("--imap", action="store_true", help="Marc reads by IMAP, where the mail lies")
 
-    serve = commands.add_parser("serve", help="run a gateway")
+    serve = _add(commands, "serve", "run a gateway", "tripost serve tripost.toml")
     serve.add_argument("config_file", nargs="?", metavar="CONFIG", help=CONFIG_HELP)
-    check = commands.add_parser("check", help="check a configuration; exit 0 or 2")
+    check = _add(commands, "check", "check a configuration; exit 0 or 2", "tripost check tripost.toml")
     check.add_argument("config_file", nargs="?", metavar="CONFIG")
 
-    route = commands.add_parser("route", help="tell where mail for an address goes")
+    route = _add(commands, "route", "tell where mail for an address goes", "tripost route marc@machin.com x@y.example")
     route.add_argument("addresses", nargs="+", metavar="ADDRESS")
     route.add_argument("--from", dest="sender", default="", metavar="SENDER", help="who sends; nobody (<>) by default")
     route.add_argument("--json", action="store_true", help="one JSON object per address")
 
     add_sendmail(commands.add_parser("sendmail", help="hand in a message, as /usr/sbin/sendmail does", add_help=False))
-    session = commands.add_parser("session", help="play an SMTP dialogue from a claimed client, and be told why")
+    session = _add(
+        commands,
+        "session",
+        "play an SMTP dialogue from a claimed client, and be told why",
+        "printf 'EHLO me\\r\\nQUIT\\r\\n' | tripost session --client 192.0.2.7",
+    )
     add_session(session)
     _config_option(session)
 
@@ -60,8 +66,13 @@ def parser() -> argparse.ArgumentParser:
     add_history(history)
     trace = commands.add_parser("trace", help="watch what live sessions say")
     add_trace(trace)
-    status = commands.add_parser("status", help="what the running gateway is and does")
-    explain = commands.add_parser("explain", help="why queued mail is not delivered yet (= queue explain)")
+    status = _add(commands, "status", "what the running gateway is and does", "tripost status")
+    explain = _add(
+        commands,
+        "explain",
+        "why queued mail is not delivered yet (= queue explain)",
+        "tripost explain marc@example.com",
+    )
     add_explain(explain)
     for one in (status, explain, history, trace):
         one.add_argument("--json", action="store_true", help="JSON")
@@ -69,7 +80,25 @@ def parser() -> argparse.ArgumentParser:
     _config_option(route)
     _config_option(serve, "config_option")
     _config_option(check, "config_option")
+    _add_about_commands(commands)
     return top
+
+
+def _add_about_commands(commands: Any) -> None:
+    schema = _add(commands, "schema", "the JSON Schema of a command's --json", "tripost schema queue list")
+    schema.add_argument("words", nargs="*", metavar="COMMAND", help="as queue list (default: which there are)")
+    completion = _add(
+        commands, "completion", "a script for your shell that completes commands", "source <(tripost completion bash)"
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+def _add(commands: Any, name: str, help: str, example: str) -> argparse.ArgumentParser:
+    """The example stays one line, however long."""
+    made: argparse.ArgumentParser = commands.add_parser(
+        name, help=help, epilog=f"Example: {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    return made
 
 
 def _config_option(where: argparse.ArgumentParser, dest: str = "config_file") -> None:
@@ -80,12 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     called = os.path.basename(sys.argv[0]) if arguments is None else "tripost"
-    if called in NAMES or (words[:1] == ["sendmail"] and words[1:] not in (["--help"], ["-h"])):
-        return _sendmail(called if called in NAMES else "sendmail", words[called not in NAMES :])
-    options = parser().parse_args(words)
-    if getattr(options, "config_option", None):
-        options.config_file = options.config_option
     try:
+        if called in NAMES or (words[:1] == ["sendmail"] and words[1:] not in (["--help"], ["-h"])):
+            return _sendmail(called if called in NAMES else "sendmail", words[called not in NAMES :])
+        options = parser().parse_args(words)
+        if getattr(options, "config_option", None):
+            options.config_file = options.config_option
         return _run(options)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -113,6 +142,15 @@ def _run(options: argparse.Namespace) -> int:
         from tripost.gateway.cli import events
 
         return events.run(options)
+    if options.command == "schema":
+        from tripost.gateway.cli import schema
+
+        return schema.run(options.words)
+    if options.command == "completion":
+        from tripost.gateway.cli import completion, tree
+
+        print(completion.script(options.shell, list(tree.commands(parser()))), end="")
+        return 0
     from tripost.gateway.config import ConfigError, load
 
     try:

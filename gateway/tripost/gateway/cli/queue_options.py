@@ -13,7 +13,7 @@ VERBS = {
     "show": ("show a message's envelope and header", "tripost queue show 06M3D2EH0WN2Q0R7C4"),
     "hold": ("keep messages from being tried", "tripost queue hold --sender 'list@*' --dry-run"),
     "release": ("let held messages go on", "tripost queue release --id 06M3D2EH0WN2Q0R7C4"),
-    "retry": ("try messages and their next hops now", "tripost queue retry --next-hop mx:example.com"),
+    "retry": ("try messages and their next hops now", "tripost queue retry --domain example.net"),
     "reroute": ("send messages another way", "tripost queue reroute --domain example.com --to smtp://relay.example:25"),
     "priority": ("let messages go before or after others", "tripost queue priority 5 --sender 'billing@*'"),
     "bounce": ("return messages to their senders", "tripost queue bounce --domain example.com --reason 'closed down'"),
@@ -29,13 +29,13 @@ VERBS = {
     "suspensions": ("list what is suspended", "tripost queue suspensions"),
     "limit": (
         "set a site's limits, until told otherwise",
-        "tripost queue limit mx:example.com --connections 50 --rate 100/s",
+        "tripost queue limit smtp://relay.example:25 --connections 50 --rate 100/s",
     ),
     "limits": ("list limits that operators set", "tripost queue limits"),
     "export": ("copy messages into a folder", "tripost queue export --domain example.com /tmp/mail"),
     "import": ("queue messages that were exported", "tripost queue import /tmp/mail"),
     "explain": ("why mail is not delivered yet", "tripost queue explain marc@example.com"),
-    "verify": ("compare every checksum in the spool; exit 0, or 1 for damage", "tripost queue verify --offline"),
+    "verify": ("compare every checksum in the spool; exit 0, or 1 for damage", "tripost queue verify"),
 }
 CHANGES = ("hold", "release", "retry", "reroute", "priority", "bounce", "delete", "expire")
 FILTERED = ("list", "count", "export", *CHANGES)
@@ -45,7 +45,11 @@ def add_queue(queue: argparse.ArgumentParser, config_option: Callable[[argparse.
     verbs = queue.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, (text, example) in VERBS.items():
         one = verbs.add_parser(
-            verb, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=f"Example: {example}"
+            verb,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"Example: {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if verb in CHANGES:
             _add_change(verb, one)

@@ -6,6 +6,8 @@ import argparse
 
 NAMES = ("sendmail", "mailq", "newaliases")  # by these the command may be called
 EPILOG = """\
+Example: printf 'To: marc@machin.com\\nSubject: hello\\n\\nhi\\n' | tripost sendmail -t
+
 Linked as /usr/sbin/sendmail it is what programs call; as mailq it is sendmail -bp. Further options of other sendmails
 are taken and ignored. Exit codes are those of sysexits.h: 75 means that the message was not taken, and may be later.
 """
@@ -14,6 +16,7 @@ are taken and ignored. Exit codes are those of sysexits.h: 75 means that the mes
 def add_sendmail(one: argparse.ArgumentParser) -> None:
     one.description = "Take a message from standard input and hand it to the gateway."
     one.epilog = EPILOG
+    one.formatter_class = argparse.RawDescriptionHelpFormatter
     one.add_argument("-h", "--help", action="help", help="show this help")
     for flag, metavar, text in (
         ("-t", None, "recipients from To, Cc and Bcc, beside those given; Bcc is taken out"),

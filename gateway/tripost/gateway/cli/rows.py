@@ -1,0 +1,176 @@
+"""what `--json` prints, command by command: types, from which `tripost schema` makes JSON Schemas
+
+Each line of output is one object of the type here. Times are seconds since 1970, durations seconds, sizes octets; 0 and
+"" mean that there is none. Fields may be added; what is there keeps its name and its meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+
+from tripost.gateway.cli.user import Row as User
+from tripost.gateway.control.explain import Why
+from tripost.queue.actions import Kept
+from tripost.queue.message import Envelope
+from tripost.queue.search import Delivery, Hop
+from tripost.queue.values import QueueStatistics
+from tripost.queue.verify import Report
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+
+class Status(msgspec.Struct):
+    """`up` in seconds; `listeners`: service → addresses."""
+
+    hostname: str
+    version: str
+    pid: int
+    up: float
+    listeners: dict[str, list[str]]
+    accepting: bool
+    queue: QueueStatistics
+
+
+class Routed(msgspec.Struct, omit_defaults=True):
+    """Either `refused`, or `next_hop` and the `recipient` that it becomes there."""
+
+    address: str
+    refused: str = ""
+    next_hop: str = ""
+    recipient: str = ""
+
+
+class Listed(msgspec.Struct):
+    """A queued message."""
+
+    id: str
+    sender: str
+    size: int
+    accepted: float
+    expires: float
+    client: str
+    account: str
+    priority: int
+    deliveries: list[Delivery]
+
+
+class Counted(msgspec.Struct):
+    """What fits; `octets` of its messages."""
+
+    messages: int
+    recipients: int
+    octets: int
+
+
+class Shown(msgspec.Struct):
+    """A recipient of a message that is shown."""
+
+    address: str
+    next_hop: str
+    state: str
+    attempts: int
+    due: float
+    reply: str
+
+
+class Changed(msgspec.Struct):
+    """`fit` messages with `recipients`, of which `changed` were; `skipped` recipients are being delivered. `action`:
+    the id for undo, which works `until` then."""
+
+    action: str
+    fit: int
+    changed: int
+    recipients: int
+    skipped: int
+    until: float
+    dry_run: bool
+
+
+class Undone(Changed):
+    """`undone`: the action that was taken back."""
+
+    undone: str
+
+
+class Resumed(msgspec.Struct):
+    """`kind`: destination, sender, account or client."""
+
+    kind: str
+    what: str
+
+
+class Suspended(Resumed):
+    """`until`: 0 until it is resumed."""
+
+    until: float
+
+
+class Suspension(Suspended):
+    """`reason` as who suspended it wrote it."""
+
+    reason: str
+
+
+class Limited(msgspec.Struct):
+    """`as_configured`: nothing is said otherwise."""
+
+    site: str
+    as_configured: bool
+
+
+class Limit(msgspec.Struct):
+    """What `who` said; null and "" where it is as configured."""
+
+    site: str
+    connections: int | None
+    rate: str
+    connection_rate: str
+    who: str
+
+
+def _like(name: str, kind: type[msgspec.Struct], **other: Any) -> type[msgspec.Struct]:
+    """An object with the fields of `kind` (on disk it is an array), some with other types."""
+    known = [(one.name, other.pop(one.name, one.type)) for one in msgspec.structs.fields(kind)]
+    return msgspec.defstruct(name, [*known, *other.items()], namespace={"__doc__": kind.__doc__})
+
+
+ROWS: dict[str, type[msgspec.Struct]] = {
+    "route": Routed,
+    "status": Status,
+    "explain": Why,
+    "user list": User,
+    "queue summary": Hop,
+    "queue list": Listed,
+    "queue count": Counted,
+    "queue show": _like("Message", Envelope, recipients=list[Shown], header=str),
+    **{f"queue {verb}": Changed for verb in ("hold", "release", "retry", "reroute", "priority", "bounce", "delete")},
+    "queue expire": Changed,
+    "queue undo": Undone,
+    "queue audit": _like("Action", Kept, action=str, filter=dict[str, Any], can_be_undone=bool),
+    "queue suspend": Suspended,
+    "queue resume": Resumed,
+    "queue suspensions": Suspension,
+    "queue limit": Limited,
+    "queue limits": Limit,
+    "queue explain": Why,
+    "queue verify": Report,
+}
+
+
+def schema(command: str) -> dict[str, Any]:
+    """JSON Schema of a line. Raises KeyError."""
+    made: dict[str, Any] = _straight(msgspec.json.schema(ROWS[command]))
+    return {"$schema": DRAFT, "title": f"a line of tripost {command} --json"} | made
+
+
+def _straight(part: Any) -> Any:
+    """Descriptions without the line ends that our source has."""
+    if isinstance(part, dict):
+        table = cast(dict[str, Any], part)
+        return {
+            name: " ".join(value.split()) if name == "description" and isinstance(value, str) else _straight(value)
+            for name, value in table.items()
+        }
+    return [_straight(one) for one in part] if isinstance(part, list) else part  # pyright: ignore[reportUnknownVariableType]
