@@ -11,10 +11,13 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import signal
+import smtplib
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,8 +31,8 @@ from tripost.gateway.cli.main import main, parser
 from tripost.gateway.cli.rows import ROWS, schema
 from tripost.gateway.cli.tree import Command, commands
 from tripost.gateway.control.client import ControlError, ask
+from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
-from tripost.queue.events import Bus
 from tripost.queue.message import Envelope, Recipient
 from tripost.queue.opening import open_queue
 from tripost.queue.values import QueueSettings
@@ -133,13 +136,46 @@ def _acted(house: House) -> None:
     house.action()
 
 
+def _no_exports(house: House) -> None:
+    shutil.rmtree(house.folder / "exported", ignore_errors=True)
+
+
+def _exported(house: House) -> None:
+    _no_exports(house)
+    assert house.gateway.command("queue", "export", "--id", house.id, str(house.folder / "exported")).returncode == 0
+
+
+def _letter(house: House) -> None:
+    with smtplib.SMTP("127.0.0.1", house.gateway.smtp, timeout=20) as client:
+        client.sendmail("fred@truc.fr", ["marc@machin.com"], b"Subject: x\r\n\r\nx\r\n")
+    assert wait_for(lambda: house.gateway.command("history", "marc@machin.com").returncode == 0)
+
+
+def _talk(house: House) -> None:
+    """A session in a moment, beside the example."""
+
+    def later() -> None:
+        with smtplib.SMTP("127.0.0.1", house.gateway.smtp, timeout=20) as client:
+            client.ehlo()
+
+    threading.Timer(0.5, later).start()
+
+
 # what is to be true before the example, and what is done after it
 PREPARED: dict[str, Callable[[House], None]] = {
     "queue release": _held,
     "queue resume": _suspended,
     "queue audit": _acted,
+    "history": _letter,
+    "trace": _talk,
+    "queue export": _no_exports,
+    "queue import": _exported,
     "queue limits": _limited,
 }
+
+
+# where nothing may come of the example itself
+BUSIER = {"trace": "tripost trace --client 127.0.0.0/8 --for 2s"}
 
 
 def _afterwards(house: House, name: str) -> None:
@@ -176,12 +212,12 @@ def test_examples(house: House, name: str, capsys: pytest.CaptureFixture[str], m
         PREPARED.get(name, lambda house: None)(house)
         said = _run(house, _words(house, name, text), capsys, monkeypatch)
         _afterwards(house, name)
-        assert said or name.split()[0] in ("user", "sendmail", "completion"), "nothing was said"
+        assert said or name.split()[0] in ("user", "sendmail", "completion", "trace"), "nothing was said"
 
 
 @pytest.mark.parametrize("name", WITH_JSON)
 def test_json(house: House, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    text = examples(COMMANDS[name])[0]
+    text = BUSIER.get(name) or examples(COMMANDS[name])[0]
     PREPARED.get(name, lambda house: None)(house)
     said = _run(house, f"{_words(house, name, text)} --json", capsys, monkeypatch)
     _afterwards(house, name)

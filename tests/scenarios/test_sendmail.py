@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from support.gateways import Running, common_folder, running, wait_for
 from tripost.gateway.cli import queue, sendmail  # before a child lets go of what it may read
+from tripost.gateway.control.frames import VERSION, Request, frame
 
 assert queue
 MARC = "marc@machin.com"
@@ -187,21 +189,42 @@ def test_the_socket_is_for_all_and_the_folder_shows_nothing(gateway: Running) ->
     assert [one.name for one in state.iterdir() if one.is_dir() and one.stat().st_mode & 0o077] == []
 
 
+def _is_refused(path: str) -> bool:
+    """One connection more; connections are looked at in no order."""
+    with socket.socket(socket.AF_UNIX) as one:
+        one.connect(path)
+        one.settimeout(0.5)
+        try:
+            return b"connections already" in one.recv(1000)
+        except TimeoutError:
+            return False
+
+
 def test_one_user_does_not_take_all_connections(gateway: Running) -> None:
     from tripost.gateway.config import load
-    from tripost.gateway.control.client import ControlError
-    from tripost.gateway.submit import PER_USER
+    from tripost.gateway.submit import PER_USER, WAITING
     from tripost.gateway.submit_client import connect
 
     config = load(str(gateway.file))
-    open_ = [connect(config)[0] for _ in range(PER_USER)]
-    with pytest.raises(ControlError, match="connections already"):
-        connect(config)
-    assert send(gateway, "marc").returncode == 75
-    assert _as_nobody(gateway, "marc") == (0, "")
-    mail_of(gateway)
-    for one in open_:
-        one.close()
+    path = str(gateway.folder / "state" / "submit.sock")
+    served = [connect(config)[0] for _ in range(PER_USER)]
+    waiting = [socket.socket(socket.AF_UNIX) for _ in range(WAITING)]
+    try:
+        for one in waiting:
+            one.connect(path)
+        assert wait_for(lambda: _is_refused(path))
+        assert send(gateway, "marc").returncode == 75
+        assert _as_nobody(gateway, "marc") == (0, "")
+        mail_of(gateway)
+        for one in waiting[1:]:
+            one.close()
+        served.pop().close()
+        waiting[0].sendall(frame(Request(version=VERSION, verb="smtp")))  # its turn has come
+        waiting[0].settimeout(20)
+        assert b'"account":"root@machin.com"' in waiting[0].recv(1000)
+    finally:
+        for one in served + waiting:
+            one.close()
     assert wait_for(lambda: send(gateway, "marc").returncode == 0)
     mail_of(gateway)
 
@@ -211,8 +234,6 @@ def test_one_user_does_not_take_all_connections(gateway: Running) -> None:
     [b"\xff\xff\xff\xff", b"EHLO x\r\n", b"\0\0\0\2{}", b'\0\0\0\x25{"version":1,"verb":"queue.retry"}   '],
 )
 def test_what_is_no_request(gateway: Running, data: bytes) -> None:
-    import socket
-
     with socket.socket(socket.AF_UNIX) as one:
         one.connect(str(gateway.folder / "state" / "submit.sock"))
         one.sendall(data)

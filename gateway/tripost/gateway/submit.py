@@ -6,7 +6,8 @@ and from there on the connection is a submission session; or `queue`, the caller
 Promise  the caller is who the kernel says (SO_PEERCRED), logged in as user@ the gateway's domain without a password. He
          sends as himself, at any of our domains, or as an address that leads to his mailbox; root, the gateway's own
          user and `[admin] group` send as anybody and see the whole queue.
-Bounds   PER_USER connections of one user; REQUEST_LIMIT octets and PATIENCE seconds of request.
+Bounds   PER_USER connections of one user are served, WAITING more wait for TURN seconds, so that a burst of letters
+         goes through; REQUEST_LIMIT octets and PATIENCE seconds of request.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from tripost.gateway.submit_client import SOCKET, origin_of
 NAME = "submit"
 MODE = 0o666
 PER_USER = 20
+WAITING = 200
+TURN = 60.0
 LIST_LIMIT = 1000
 
 
@@ -44,6 +47,7 @@ class Submit:
         self._context = context
         self._listing = listing
         self._open: Counter[int] = Counter()
+        self._turns: dict[int, trio.CapacityLimiter] = {}  # of those who are there
 
     def service(self) -> Service:
         return Service(NAME, f"{sockets.UNIX}{os.path.join(self._config.state, SOCKET)}", self._serve, busy)
@@ -51,18 +55,27 @@ class Submit:
     async def _serve(self, stream: trio.abc.Stream, peer: Peer) -> None:
         assert isinstance(stream, FastStream)
         uid, gid, name = credentials(stream)
-        if self._open[uid] >= PER_USER:
-            await _tell(stream, Error(f"{name} has {PER_USER} connections already", 3))
+        if self._open[uid] >= PER_USER + WAITING:
+            await _tell(stream, Error(f"{name} has {PER_USER + WAITING} connections already", 3))
             return
         self._open[uid] += 1
+        turns = self._turns.setdefault(uid, trio.CapacityLimiter(PER_USER))
         try:
-            await self._request(stream, name, steers=may_steer(uid, gid, name, self._config.admin.group))
+            with trio.move_on_after(TURN) as waiting:
+                await turns.acquire()
+            if waiting.cancelled_caught:
+                await _tell(stream, Error(f"{name} has {PER_USER} connections that do not end", 3))
+                return
+            try:
+                await self._request(stream, name, steers=may_steer(uid, gid, name, self._config.admin.group))
+            finally:
+                turns.release()
         except trio.TooSlowError:
             pass  # it asked nothing, or did not take the answer
         finally:
             self._open[uid] -= 1
             if not self._open[uid]:
-                del self._open[uid]
+                del self._open[uid], self._turns[uid]
 
     async def _request(self, stream: FastStream, name: str, *, steers: bool) -> None:
         with trio.fail_after(PATIENCE):

@@ -7,7 +7,7 @@ import argparse
 
 def add_history(one: argparse.ArgumentParser) -> None:
     one.description = "What became of messages: every attempt, and its outcome; the newest message first."
-    one.epilog = "Example: tripost history marc@example.com --since 2h"
+    one.epilog = "Example: tripost history marc@machin.com --since 2h"
     one.add_argument(
         "about", metavar="ID|ADDRESS|@DOMAIN|HOP", help="a message, a sender or recipient, a domain, or a next hop"
     )

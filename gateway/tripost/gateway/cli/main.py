@@ -30,15 +30,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"tripost {importlib.metadata.version('tripost')}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    demo = _add(commands, "demo", "play the story: Fred's mail reaches Marc through two gateways", "tripost demo")
-    demo.add_argument("--keep", action="store_true", help="leave both gateways running until Ctrl-C")
-    demo.add_argument("--imap", action="store_true", help="Marc reads by IMAP, where the mail lies")
-
-    serve = _add(commands, "serve", "run a gateway", "tripost serve tripost.toml")
-    serve.add_argument("config_file", nargs="?", metavar="CONFIG", help=CONFIG_HELP)
-    check = _add(commands, "check", "check a configuration; exit 0 or 2", "tripost check tripost.toml")
-    check.add_argument("config_file", nargs="?", metavar="CONFIG")
-
+    _add_whole(commands)
     route = _add(commands, "route", "tell where mail for an address goes", "tripost route marc@machin.com x@y.example")
     route.add_argument("addresses", nargs="+", metavar="ADDRESS")
     route.add_argument("--from", dest="sender", default="", metavar="SENDER", help="who sends; nobody (<>) by default")
@@ -58,10 +50,6 @@ def parser() -> argparse.ArgumentParser:
     add_user(user, _config_option)
     queue = commands.add_parser("queue", help="the queue")
     add_queue(queue, _config_option)
-    events = commands.add_parser("events", help="what the lines of the event log look like")
-    verbs = events.add_subparsers(dest="verb", required=True, metavar="VERB")
-    verbs.add_parser("schema", help="their JSON Schema", epilog="Example: tripost events schema")
-    verbs.add_parser("kinds", help="every kind and its fields, as Markdown", epilog="Example: tripost events kinds")
     history = commands.add_parser("history", help="what became of messages")
     add_history(history)
     trace = commands.add_parser("trace", help="watch what live sessions say")
@@ -78,13 +66,28 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--json", action="store_true", help="JSON")
         _config_option(one)
     _config_option(route)
-    _config_option(serve, "config_option")
-    _config_option(check, "config_option")
     _add_about_commands(commands)
     return top
 
 
+def _add_whole(commands: Any) -> None:
+    """What runs a gateway, or would."""
+    demo = _add(commands, "demo", "play the story: Fred's mail reaches Marc through two gateways", "tripost demo")
+    demo.add_argument("--keep", action="store_true", help="leave both gateways running until Ctrl-C")
+    demo.add_argument("--imap", action="store_true", help="Marc reads by IMAP, where the mail lies")
+    serve = _add(commands, "serve", "run a gateway", "tripost serve tripost.toml")
+    serve.add_argument("config_file", nargs="?", metavar="CONFIG", help=CONFIG_HELP)
+    check = _add(commands, "check", "check a configuration; exit 0 or 2", "tripost check tripost.toml")
+    check.add_argument("config_file", nargs="?", metavar="CONFIG")
+    for one in (serve, check):
+        _config_option(one, "config_option")
+
+
 def _add_about_commands(commands: Any) -> None:
+    events = commands.add_parser("events", help="what the lines of the event log look like")
+    verbs = events.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("schema", help="their JSON Schema", epilog="Example: tripost events schema")
+    verbs.add_parser("kinds", help="every kind and its fields, as Markdown", epilog="Example: tripost events kinds")
     schema = _add(commands, "schema", "the JSON Schema of a command's --json", "tripost schema queue list")
     schema.add_argument("words", nargs="*", metavar="COMMAND", help="as queue list (default: which there are)")
     completion = _add(
@@ -133,7 +136,10 @@ def _sendmail(program: str, words: list[str]) -> int:
     return sendmail.run(program, words)
 
 
-def _run(options: argparse.Namespace) -> int:
+WITHOUT_CONFIG = ("demo", "events", "schema", "completion")
+
+
+def _run_without_config(options: argparse.Namespace) -> int:
     if options.command == "demo":
         from tripost.gateway.cli import demo
 
@@ -146,11 +152,15 @@ def _run(options: argparse.Namespace) -> int:
         from tripost.gateway.cli import schema
 
         return schema.run(options.words)
-    if options.command == "completion":
-        from tripost.gateway.cli import completion, tree
+    from tripost.gateway.cli import completion, tree
 
-        print(completion.script(options.shell, list(tree.commands(parser()))), end="")
-        return 0
+    print(completion.script(options.shell, list(tree.commands(parser()))), end="")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command in WITHOUT_CONFIG:
+        return _run_without_config(options)
     from tripost.gateway.config import ConfigError, load
 
     try:

@@ -32,8 +32,8 @@ VERBS = {
         "tripost queue limit smtp://relay.example:25 --connections 50 --rate 100/s",
     ),
     "limits": ("list limits that operators set", "tripost queue limits"),
-    "export": ("copy messages into a folder", "tripost queue export --domain example.com /tmp/mail"),
-    "import": ("queue messages that were exported", "tripost queue import /tmp/mail"),
+    "export": ("copy messages into a folder", "tripost queue export --domain example.com exported"),
+    "import": ("queue messages that were exported", "tripost queue import exported"),
     "explain": ("why mail is not delivered yet", "tripost queue explain marc@example.com"),
     "verify": ("compare every checksum in the spool; exit 0, or 1 for damage", "tripost queue verify"),
 }

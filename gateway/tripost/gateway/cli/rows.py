@@ -12,6 +12,8 @@ import msgspec
 
 from tripost.gateway.cli.user import Row as User
 from tripost.gateway.control.explain import Why
+from tripost.gateway.observe.observer import ObserverStatistics
+from tripost.gateway.observe.past import Past
 from tripost.queue.actions import Kept
 from tripost.queue.message import Envelope
 from tripost.queue.search import Delivery, Hop
@@ -29,6 +31,7 @@ class Status(msgspec.Struct):
     pid: int
     up: float
     listeners: dict[str, list[str]]
+    events: ObserverStatistics
     accepting: bool
     queue: QueueStatistics
 
@@ -130,18 +133,45 @@ class Limit(msgspec.Struct):
     who: str
 
 
+class Exported(msgspec.Struct):
+    """The names of its two files begin with its id."""
+
+    id: str
+
+
+class Imported(msgspec.Struct):
+    """`id`: what the message of that file is called in this queue."""
+
+    file: str
+    id: str
+
+
+class Line(msgspec.Struct, omit_defaults=True):
+    """What one side said in a session; or how many lines came too fast to be told: `dropped`."""
+
+    time: float = 0.0
+    session: int = 0
+    service: str = ""
+    peer: str = ""
+    direction: str = ""
+    text: str = ""
+    dropped: int = 0
+
+
 def _like(name: str, kind: type[msgspec.Struct], **other: Any) -> type[msgspec.Struct]:
-    """An object with the fields of `kind` (on disk it is an array), some with other types."""
+    """An object with the fields of `kind`, some with other types, and more."""
     known = [(one.name, other.pop(one.name, one.type)) for one in msgspec.structs.fields(kind)]
     return msgspec.defstruct(name, [*known, *other.items()], namespace={"__doc__": kind.__doc__})
 
 
+EXPLAINED = _like("Why", Why, site=str)
+
 ROWS: dict[str, type[msgspec.Struct]] = {
     "route": Routed,
     "status": Status,
-    "explain": Why,
+    "explain": EXPLAINED,
     "user list": User,
-    "queue summary": Hop,
+    "queue summary": _like("Hop", Hop, site=str),
     "queue list": Listed,
     "queue count": Counted,
     "queue show": _like("Message", Envelope, recipients=list[Shown], header=str),
@@ -154,7 +184,11 @@ ROWS: dict[str, type[msgspec.Struct]] = {
     "queue suspensions": Suspension,
     "queue limit": Limited,
     "queue limits": Limit,
-    "queue explain": Why,
+    "history": Past,
+    "trace": Line,
+    "queue export": Exported,
+    "queue import": Imported,
+    "queue explain": EXPLAINED,
     "queue verify": Report,
 }
 

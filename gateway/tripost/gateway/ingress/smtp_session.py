@@ -85,14 +85,13 @@ class Session:
         self.context = context
         self.peer = peer
         relay = is_in(peer.client, context.relay_networks)
-        self.client = Client(peer.client, peer.client_port, peer.service, relay, _shown(peer.tls), who.account)
-        self.client.names = who.names
+        tls = _shown(peer.tls)
+        self.client = Client(peer.client, peer.client_port, peer.service, relay, tls, who.account, who.names)
         self.protocol = ServerProtocol(self.terms(), normalize=context.normalize)
         self.talk = Conversation(stream, context, self.protocol, context.bus.tracing.session(peer.service, peer.client))
         self.attempt: Attempt | None = None  # to log in
         self._transaction: Transaction | None = None
-        self._errors = 0
-        self._junk = 0
+        self._errors = self._junk = 0
         self._open = True
 
     def terms(self) -> Terms:
