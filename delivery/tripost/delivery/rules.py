@@ -1,8 +1,8 @@
 """the operator's routes: which rule is the first that fits
 
-By recipient domain, and where a rule names one, by sender. Dictionary look-ups;
-only suffixes ("*.example.net") and rules with a sender are walked through, the
-latter only those whose sender fits. Pure.
+By recipient domain, and where a rule names one, by sender. Dictionary look-ups,
+one for each label of a domain where there are suffixes ("*.example.net"); only
+rules with a sender are walked through, of them those whose sender fits. Pure.
 
 Patterns  domain: exact, "*.suffix" (not the suffix itself) or "*". sender: "user@domain",
           "*@domain", "*@*.suffix", "<>" (the null reverse-path); "" or "*" for all.
@@ -47,7 +47,7 @@ class Rules:
 
     def __init__(self, rules: Sequence[RouteRule]) -> None:
         self._exact: dict[str, tuple[int, Chosen]] = {}
-        self._suffix: list[tuple[int, str, Chosen]] = []
+        self._suffixes: dict[str, tuple[int, Chosen]] = {}  # ".example.net"; "" for all
         self._senders: dict[str, list[tuple[int, str, Chosen]]] = {}
         for number, rule in enumerate(rules):
             self._add(number, rule)
@@ -58,7 +58,7 @@ class Rules:
         if rule.sender not in ("", "*"):
             self._senders.setdefault(rule.sender.lower().removeprefix("*"), []).append((number, domain, way))
         elif domain.startswith("*"):
-            self._suffix.append((number, domain[1:], way))
+            self._suffixes.setdefault(domain[1:], (number, way))
         else:
             self._exact.setdefault(domain, (number, way))
 
@@ -70,12 +70,11 @@ class Rules:
         """The first rule that fits; `domain` in lower case."""
         exact = self._exact.get(domain)
         number, found = exact if exact is not None else (_LAST, None)
-        for at, suffix, way in self._suffix:
-            if at > number:
-                break
-            if not suffix or (domain.endswith(suffix) and domain != suffix[1:]):
-                number, found = at, way
-                break
+        if self._suffixes:
+            for suffix in _suffixes(domain):
+                at, way = self._suffixes.get(suffix, (_LAST, None))
+                if at < number:
+                    number, found = at, way
         for key in _keys(sender) if self._senders else ():
             for at, pattern, way in self._senders.get(key, ()):
                 if at > number:
@@ -84,6 +83,15 @@ class Rules:
                     number, found = at, way
                     break
         return found
+
+
+def _suffixes(domain: str) -> Iterator[str]:
+    """With the dot before them; "" for all, and not the domain itself."""
+    yield ""
+    at = domain.find(".", 1)
+    while at >= 0:
+        yield domain[at:]
+        at = domain.find(".", at + 1)
 
 
 def _fits(pattern: str, domain: str) -> bool:
