@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tripost.delivery.routing import Refusal, Route, Router
+from tripost.delivery.routing import CACHE, Refusal, Route, Router
 from tripost.delivery.rules import RouteRule, Rules, check_sender
 
 USERS = {"marc@machin.com": "marc@machin.com", "Ann@machin.com": "ann"}
@@ -149,3 +149,20 @@ def test_the_first_rule_that_fits(rules: list[tuple[str, str]], domain: str, sen
 def test_no_sender(pattern: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - of any text
         check_sender(pattern)
+
+
+def test_so_many_domains_are_remembered() -> None:
+    router = _router()
+    for number in range(CACHE * 2):
+        router.decide(f"u@d{number}.example", True)
+    assert len(router._ways) + len(router._older) <= CACHE
+    assert router.decide("u@d0.EXAMPLE", True) == Route("smtp://[::1]:25", "u@d0.EXAMPLE")
+
+
+def test_nothing_is_remembered_where_it_matters_who_sends() -> None:
+    router = _router(RouteRule("*", "discard", sender="*@a.example"), RouteRule("*", "mx"))
+    for _ in range(2):
+        assert router.decide("u@far.test", True, "x@a.example") == Route("discard", "u@far.test")
+        assert router.decide("u@far.test", True, "x@b.example") == Route("mx:far.test", "u@far.test")
+        assert router.decide("u@far.test", True) == Route("mx:far.test", "u@far.test")
+
