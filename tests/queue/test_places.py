@@ -118,7 +118,7 @@ class World:
         self.leases.clear()
 
     async def act(self, queue: Queue, verb: str, part: bool) -> None:
-        order = Order(verb=verb, who="op", to="1" if verb == "priority" else "mx:b", way=lambda _: "mx:b", grace=100.0)
+        order = Order(verb=verb, who="op", to="1" if verb == "priority" else "mx:b", way=lambda *_: "mx:b", grace=100.0)
         await queue.edit.act(order, Wanted(recipient="u0@*") if part else Wanted(id=f"M{self.count}"))
 
     async def undo(self, queue: Queue) -> None:
