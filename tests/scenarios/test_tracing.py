@@ -97,13 +97,18 @@ class Demanding:
         self._thread.join()
 
 
+def _interruptible() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def tracing(gateway: Running, *words: str) -> Iterator[pathlib.Path]:
     """Where the trace is written."""
     out, err = gateway.folder / "trace.out", gateway.folder / "trace.err"
     with open(out, "wb") as to, open(err, "wb") as talk:
         command = [sys.executable, "-m", "tripost", "trace", *words, "--config", str(gateway.file)]
-        child = subprocess.Popen(command, stdout=to, stderr=talk)
+        # a shell that runs the tests in the background has it ignored, and so would the child
+        child = subprocess.Popen(command, stdout=to, stderr=talk, preexec_fn=_interruptible)
     try:
         assert wait_for(lambda: b"tracing" in err.read_bytes()), err.read_bytes()
         yield out
@@ -244,7 +249,7 @@ def test_a_tracer_that_does_not_read_holds_up_nobody(tmp_path: pathlib.Path) -> 
         out = tmp_path / "out"
         with open(out, "wb") as to:
             words = [sys.executable, "-m", "tripost", "trace", "--json", "--config", str(gateway.file)]
-            child = subprocess.Popen(words, stdout=to, stderr=subprocess.PIPE)
+            child = subprocess.Popen(words, stdout=to, stderr=subprocess.PIPE, preexec_fn=_interruptible)
         assert child.stderr is not None
         assert child.stderr.readline().startswith(b"tracing")
         child.send_signal(signal.SIGSTOP)
