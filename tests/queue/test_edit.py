@@ -260,6 +260,26 @@ async def test_compaction_leaves_alone_what_can_be_taken_back(autojump_clock: ob
         assert [(one.id, one.next_hop) for one in lease.recipients] == [(0, "mx:c")]
 
 
+async def test_nobody_gets_it_twice_after_two_ways_became_one_and_the_message_moved(autojump_clock: object) -> None:
+    files = FakeFiles()
+    async with queue_on(files) as queue:
+        await put(queue, "M", "mx:a", "mx:b", "mx:b")
+        await act(queue, "reroute", "mx:b", recipient="u0@*", grace=0.0)
+        for n in range(80):
+            await put(queue, f"N{n}", "mx:c", content=b"Subject: x\r\n\r\n" + b"y" * 400)
+            (lease,) = await queue.claim("mx:c", 1)
+            await queue.settle(lease, {0: Delivered("relayed")})
+        await trio.sleep(60)
+        leases = await queue.claim("mx:b", 9)
+        assert sorted(one.id for lease in leases for one in lease.recipients) == [0, 1, 2]
+        for lease in leases:
+            queue.release(lease)
+        now = queue._clock.now()
+    async with queue_on(files, clock=Clock(lambda: now)) as queue:
+        leases = await queue.claim("mx:b", 9)
+        assert sorted(one.id for lease in leases for one in lease.recipients) == [0, 1, 2]
+
+
 async def test_the_trail_is_bounded(autojump_clock: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "KEPT", 5)
     async with queue_on(FakeFiles()) as queue:

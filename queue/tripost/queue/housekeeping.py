@@ -27,6 +27,7 @@ from tripost.queue.ledger import Ledger
 from tripost.queue.log import Log
 from tripost.queue.manager import Queue
 from tripost.queue.message import Deferred, Envelope
+from tripost.queue.pieces import plainly
 from tripost.queue.rows import ASIDE, GONE, HELD, LEASED, MOVING, PAUSED, STOPPED, WARNED, segment_of
 from tripost.queue.scanning import SCAN, breathe, pieces, scan
 from tripost.queue.settling import Decision, expired
@@ -247,6 +248,7 @@ class Housekeeping:
         message = await self._store.read(place)
         left: list[Left] = []
         hops: dict[int, str] = {}
+        whose: dict[int, list[int]] = {}
         for row in queued:
             replies = await self._store.replies(rows.told[row])
             held, name = bool(rows.flags[row] & HELD), self._schedule.name(rows.hop[row])
@@ -254,12 +256,18 @@ class Housekeeping:
                 reply = replies.get(one.id, "")
                 left.append(Left(one.id, rows.attempts[row], rows.due[row], reply, held, rows.priority[row]))
                 hops[one.id] = name
+                whose.setdefault(row, []).append(one.id)
         same = len(queued) == 1 and len(left) == len(message.envelope.recipients)
         moved = replace(message, envelope=sent_by(message.envelope, hops))
         payload = encode(Move(place, moved, tuple(left)))
-        await self._log.append(
-            MOVE, payload, lambda at: self._ledger.moved(queued, at, message.file, same=same), essential=True
-        )
+
+        def apply(at: int) -> None:
+            self._ledger.moved(queued, at, message.file, same=same)
+            for row, ids in whose.items():  # next hops are others now: whom a row stands for may have to be said
+                if ids != plainly(moved.envelope.recipients, self._schedule.name(rows.hop[row]), len(ids)):
+                    rows.subset[row] = tuple(ids)
+
+        await self._log.append(MOVE, payload, apply, essential=True)
         return len(payload)
 
 
