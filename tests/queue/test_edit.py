@@ -260,6 +260,25 @@ async def test_compaction_leaves_alone_what_can_be_taken_back(autojump_clock: ob
         assert [(one.id, one.next_hop) for one in lease.recipients] == [(0, "mx:c")]
 
 
+async def test_an_action_on_some_leaves_the_others_alone_when_those_are_gone(autojump_clock: object) -> None:
+    """Undone when the one that was meant is delivered; made while the one that is meant is being delivered."""
+    async with queue_on(FakeFiles()) as queue:
+        await put(queue, "M", "mx:a", "local")
+        await act(queue, "reroute", "mx:b", recipient="u0@*")
+        (lease,) = await queue.claim("mx:b", 9)
+        await queue.settle(lease, {0: Delivered("relayed")})
+        await put(queue, "N", "mx:c", "mx:c")
+        await queue.edit.undo("op")
+        (lease,) = await queue.claim("local", 9)
+        assert [one.id for one in lease.recipients] == [1]
+        queue.release(lease)
+        (lease,) = await queue.claim("mx:c", 9)
+        done = await act(queue, "bounce", recipient="u1@*")
+        assert (done.recipients, done.skipped) == (2, 1)  # M's at local, and N's, which is being delivered
+        queue.release(lease)
+        assert await states(queue) == {"M": ["ending"], "N": ["ready", "ready"]}
+
+
 async def test_nobody_gets_it_twice_after_two_ways_became_one_and_the_message_moved(autojump_clock: object) -> None:
     files = FakeFiles()
     async with queue_on(files) as queue:

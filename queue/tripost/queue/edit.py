@@ -253,7 +253,7 @@ class Edit:
                     if self._rows.flags[row] & MOVING and place in wanted:
                         found.setdefault(place, []).append(row)
                 await breathe()
-        parts: dict[int, list[_Part]] = {}
+        parts: dict[int, list[_Part]] = {place: [] for place in found}  # so that none passes for a whole one
         for place, rows in found.items():
             try:
                 envelope = (await self._store.read(place)).envelope
@@ -276,7 +276,7 @@ class Edit:
                 plan.skipped += len(ids)
                 continue
             rest = tuple([one for one in rest if one not in ids])
-            parts.setdefault(place, []).append((row, ids, rest, after))
+            parts[place].append((row, ids, rest, after))
 
     async def _change(self, plan: Plan, parts: dict[int, list[_Part]], at: float) -> None:
         """Do it to what is marked, again until none is left: a delivery that ended meanwhile may have left two."""
