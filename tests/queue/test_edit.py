@@ -8,7 +8,7 @@ import trio
 from support.fake_files import FakeFiles
 from support.life import queued
 from support.queues import letter, put, queue_on
-from tripost.queue import actions, edit
+from tripost.queue import actions, edit, ending
 from tripost.queue.clock import Clock
 from tripost.queue.edit import Done
 from tripost.queue.errors import SpoolFull
@@ -17,6 +17,7 @@ from tripost.queue.finding import Wanted
 from tripost.queue.manager import Queue
 from tripost.queue.message import Deferred, Delivered, Recipient
 from tripost.queue.planning import Order, TooMany
+from tripost.queue.scanning import pieces
 
 LATER = Deferred(451, "4.3.0", "greylisted, come back", "mx.example")
 DOWN = Deferred(451, "4.4.1", "no answer", destination=True)
@@ -172,6 +173,31 @@ async def test_a_bounce_is_told_to_the_sender_after_the_grace_time(autojump_cloc
         assert queue.edit.actions()["1"].state == actions.DONE
         with pytest.raises(ValueError, match="cannot be undone any more"):
             await queue.edit.undo("op", "1")
+
+
+async def test_an_ending_finds_what_comes_apart_behind_its_back(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two deliveries takes a row that was looked at when it was free."""
+    async with queue_on(FakeFiles()) as queue:
+        await put(queue, "FIRST", "mx:z")
+        await put(queue, "M", "mx:a", "mx:a")
+        (first,) = await queue.claim("mx:z", 1)
+        await queue.settle(first, {0: Delivered("relayed")})
+        leases = await queue.claim("mx:a", 1)
+        await act(queue, "delete", id="M")
+
+        async def apart() -> None:
+            await trio.lowlevel.checkpoint()
+            while leases:
+                await queue.settle(leases.pop(), {0: DOWN, 1: LATER})
+
+        monkeypatch.setattr(ending, "pieces", lambda rows: pieces(rows, 1))
+        monkeypatch.setattr(ending, "breathe", apart)
+        await trio.sleep(110)
+        assert (await queued(queue)).queued == {}
+        assert queue.statistics().deleted == 2
+        assert queue.edit.actions()["1"].state == actions.DONE
 
 
 @pytest.mark.parametrize("crash", [False, True])
