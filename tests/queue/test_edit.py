@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 
@@ -173,6 +175,45 @@ async def test_a_bounce_is_told_to_the_sender_after_the_grace_time(autojump_cloc
         assert queue.edit.actions()["1"].state == actions.DONE
         with pytest.raises(ValueError, match="cannot be undone any more"):
             await queue.edit.undo("op", "1")
+
+
+async def test_what_came_apart_on_another_way_is_found_by_the_next_start(autojump_clock: object) -> None:
+    files = FakeFiles()
+    async with queue_on(files) as queue:
+        await put(queue, "M", "mx:a", "mx:a")
+        await act(queue, "reroute", "mx:b", id="M")
+        (lease,) = await queue.claim("mx:b", 9)
+        await queue.settle(lease, {0: Delivered("relayed"), 1: LATER})
+        now, before = queue._clock.now(), (await queued(queue)).queued
+    async with queue_on(files, clock=Clock(lambda: now)) as queue:
+        assert (await queued(queue)).queued == before
+        assert [one.hop for one in before["M"].values()] == ["mx:b"]
+
+
+async def test_undo_leaves_as_it_was_what_an_action_did_not_change(autojump_clock: object) -> None:
+    async with queue_on(FakeFiles()) as queue:
+        await put(queue, "M", "mx:a", "mx:b")
+        await act(queue, "hold", recipient="u0@*")
+        assert (await act(queue, "hold", id="M")).recipients == 1
+        await queue.edit.undo("op")
+        assert await states(queue) == {"M": ["held", "ready"]}
+
+
+async def test_an_action_means_what_comes_apart_while_it_is_looked_for(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with queue_on(FakeFiles()) as queue:
+        await put(queue, "M", "mx:a", "mx:a")
+        leases, in_thread = await queue.claim("mx:a", 1), queue._store.in_thread
+
+        async def later(*arguments: Any) -> Any:
+            while leases:
+                await queue.settle(leases.pop(), {0: DOWN, 1: LATER})
+            return await in_thread(*arguments)
+
+        monkeypatch.setattr(queue._store, "in_thread", later)
+        assert (await act(queue, "hold", recipient="u?@*")).recipients == 2
+        assert await states(queue) == {"M": ["held", "held"]}
 
 
 async def test_an_ending_finds_what_comes_apart_behind_its_back(
