@@ -33,6 +33,8 @@ Reply = Annotated[str, Meta(description="the reply's code, enhanced code and tex
 Attempt = Annotated[int, Meta(description="the number of the attempt, from 1")]
 Seconds = Annotated[float, Meta(description="a duration in seconds")]
 Wall = Annotated[float, Meta(description="seconds since 1970, by the wall clock")]
+Commit = Annotated[float, Meta(description="seconds from the end of its content to stable storage")]
+Age = Annotated[float, Meta(description="seconds since the message was accepted")]
 Told = Annotated[Transfer | None, Meta(description="how the transaction went, where a host was spoken to")]
 
 
@@ -183,6 +185,7 @@ class Accepted(Event, frozen=True, kw_only=True):
     size: int
     client: Ip
     account: Account = ""
+    seconds: Commit = 0.0
 
 
 class Way(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -222,6 +225,7 @@ class Relayed(Event, frozen=True, kw_only=True):
     reply: Reply
     attempt: Attempt
     transfer: Told = None
+    age: Age = 0.0
 
 
 class DeliveredLocally(Event, frozen=True, kw_only=True, tag="delivered"):
@@ -231,6 +235,7 @@ class DeliveredLocally(Event, frozen=True, kw_only=True, tag="delivered"):
     recipient_id: RecipientId
     recipient: Address
     attempt: Attempt
+    age: Age = 0.0
 
 
 class Discarded(Event, frozen=True, kw_only=True):
@@ -279,6 +284,7 @@ class Bounced(Event, frozen=True, kw_only=True, tag="failed"):
     attempt: int
     report: str
     transfer: Told = None
+    age: Age = 0.0
 
 
 # --- destinations ---

@@ -28,6 +28,7 @@ import trio
 from tripost.queue.errors import SpoolError, SpoolFull, SpoolUnsure
 from tripost.queue.files import Files
 from tripost.queue.segment import Writer
+from tripost.queue.tally import Histogram
 
 RunSync = Callable[[Callable[[], Any]], Awaitable[Any]]
 
@@ -37,12 +38,13 @@ PAUSE = 1.0  # seconds until a disk that failed is tried again
 
 
 class _Waiter:
-    __slots__ = ("apply", "error", "essential", "item", "place", "settled", "task")
+    __slots__ = ("apply", "began", "error", "essential", "item", "place", "settled", "task")
 
     def __init__(self, kind: int, payload: bytes, apply: Callable[[int], None] | None, essential: bool) -> None:
         self.item = kind, payload
         self.apply = apply
         self.essential = essential
+        self.began = trio.current_time()
         self.task: trio.lowlevel.Task | None = None
         self.error: SpoolError | None = None
         self.place = 0
@@ -93,6 +95,7 @@ class Log:
         if writer.retired:  # what the last run left
             self._seal.set()
         self._room = False
+        self.commits = Histogram()  # seconds from `append` to its return
         self._room_asked = -1
         self._stopped = False
 
@@ -182,9 +185,12 @@ class Log:
         for number, snapshot in self._writer.begun:
             self._begun(number, snapshot, {one.number for one in self._writer.retired})
         self._writer.begun.clear()
+        now = trio.current_time()
         for waiter in batch:
-            if waiter.place and waiter.apply is not None:
-                waiter.apply(waiter.place)
+            if waiter.place:
+                self.commits.note(now - waiter.began)
+                if waiter.apply is not None:
+                    waiter.apply(waiter.place)
             if waiter.place or waiter.error is not None:
                 waiter.finish()
 

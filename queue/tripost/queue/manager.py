@@ -269,7 +269,7 @@ class Queue:
             report_id = report.envelope.id
             self._ledger.enter(at | IN_SETTLEMENT, report, now)
             tell_accepted(self._bus, self._counts, report.envelope, now)
-        tell_settled(self._bus, self._counts, lease.envelope.id, lease.attempt, decision, report_id, now)
+        tell_settled(self._bus, self._counts, lease.envelope, lease.attempt, decision, report_id, now)
         if decision.gone and self._store.empty(self._log.number):
             self.emptied.set()
         self.ring()

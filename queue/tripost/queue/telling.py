@@ -27,6 +27,7 @@ def tell_accepted(bus: Bus, counts: Counts, envelope: Envelope, now: float) -> N
             size=envelope.size,
             client=envelope.client,
             account=envelope.account,
+            seconds=_since(envelope.accepted, now),
         )
     )
     ways = [events.Way(one.id, one.address, one.next_hop, one.via) for one in envelope.recipients]
@@ -34,10 +35,11 @@ def tell_accepted(bus: Bus, counts: Counts, envelope: Envelope, now: float) -> N
 
 
 def tell_settled(
-    bus: Bus, counts: Counts, id: str, attempt: int, decision: Decision, report: str, now: float
+    bus: Bus, counts: Counts, envelope: Envelope, attempt: int, decision: Decision, report: str, now: float
 ) -> None:
     """`report` is the id of the DSN that the settlement holds, "" where there is none."""
-    _done(bus, counts, id, attempt, decision, now)
+    id, age = envelope.id, _since(envelope.accepted, now)
+    _done(bus, counts, id, attempt, decision, now, age)
     for recipient, failure in decision.failed:
         told = report if asked(recipient, NOTIFY_FAILURE) else ""
         if told:
@@ -57,6 +59,7 @@ def tell_settled(
                 attempt=attempt,
                 report=told,
                 transfer=failure.transfer,
+                age=age,
             )
         )
     for recipient, attempts, due, why in decision.later:
@@ -78,13 +81,17 @@ def tell_settled(
         )
 
 
-def _done(bus: Bus, counts: Counts, id: str, attempt: int, decision: Decision, now: float) -> None:
+def _since(accepted: float, now: float) -> float:
+    return max(0.0, round(now - accepted, 6))
+
+
+def _done(bus: Bus, counts: Counts, id: str, attempt: int, decision: Decision, now: float, age: float) -> None:
     for recipient, outcome in decision.done:
         if outcome.how == "delivered":
             counts.delivered += 1
             bus.emit(
                 events.DeliveredLocally(
-                    time=now, id=id, recipient_id=recipient.id, recipient=recipient.address, attempt=attempt
+                    time=now, id=id, recipient_id=recipient.id, recipient=recipient.address, attempt=attempt, age=age
                 )
             )
         elif outcome.how == "deleted":
@@ -123,5 +130,6 @@ def _done(bus: Bus, counts: Counts, id: str, attempt: int, decision: Decision, n
                     reply=outcome.reply,
                     attempt=attempt,
                     transfer=outcome.transfer,
+                    age=age,
                 )
             )
