@@ -15,7 +15,7 @@ FACES = ("ingress", "egress", "monitor")
 IMPURE = frozenset({"trio", "os", "socket", "ssl", "time", "random", "trio_websocket", "subprocess", "threading"})
 PURE = {
     "queue/tripost/queue": "message errors records retry rows lanes schedule index entries ledger replay settling "
-    "actions pieces pausing values blocks notes finding tally",
+    "actions pieces pausing values blocks notes finding tally framing",
     "delivery/tripost/delivery": "routing rules smtp_protocol verdicts dsn demands targets client_auth settings "
     "pace window classify saslprep",
     "delivery/tripost/delivery/wire": "lines dots replies addresses parameters",
