@@ -19,10 +19,12 @@ States   a failed write is undone; a failed sync is final for its segment: a
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import msgspec
 import trio
 
 from tripost.queue.errors import SpoolError, SpoolFull, SpoolUnsure
@@ -35,6 +37,17 @@ RunSync = Callable[[Callable[[], Any]], Awaitable[Any]]
 # Enough waiters for any batch to be one sync; more would only hold memory.
 BATCH_BYTES = 4 << 20
 PAUSE = 1.0  # seconds until a disk that failed is tried again
+
+
+class LogStatistics(msgspec.Struct, frozen=True):
+    """Since the start. `commits`: seconds from `append` to its return; `syncs`: that made records durable; `octets`:
+    of records; `committed`: Trio's time of the last one, -inf for none; `lost`: the disk takes nothing now."""
+
+    commits: Histogram
+    syncs: int
+    octets: int
+    committed: float
+    lost: bool
 
 
 class _Waiter:
@@ -95,7 +108,8 @@ class Log:
         if writer.retired:  # what the last run left
             self._seal.set()
         self._room = False
-        self.commits = Histogram()  # seconds from `append` to its return
+        self._commits = Histogram()
+        self._committed = -math.inf
         self._room_asked = -1
         self._stopped = False
 
@@ -143,6 +157,10 @@ class Log:
         """The disk takes nothing now."""
         return self._writer.lost
 
+    def statistics(self) -> LogStatistics:
+        writer = self._writer
+        return LogStatistics(self._commits.copy(), writer.commits, writer.octets, self._committed, writer.lost)
+
     # --- the committer ---
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -188,7 +206,8 @@ class Log:
         now = trio.current_time()
         for waiter in batch:
             if waiter.place:
-                self.commits.note(now - waiter.began)
+                self._commits.note(now - waiter.began)
+                self._committed = now
                 if waiter.apply is not None:
                     waiter.apply(waiter.place)
             if waiter.place or waiter.error is not None:

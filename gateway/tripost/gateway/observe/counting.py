@@ -12,9 +12,10 @@ Why      not the metrics library's own counters: those cost twenty times as much
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, get_args
 
 from tripost.delivery.classify import classify
 from tripost.queue import events
@@ -36,6 +37,7 @@ VERBS = (
     *("undo", "suspend", "resume", "limit", "import"),
 )
 
+KINDS: tuple[type[Event], ...] = get_args(events.AnyEvent)
 Counts = defaultdict[tuple[str, ...], int]
 
 
@@ -99,6 +101,18 @@ class Counting:
         taker = self._takers.get(kind)
         if taker is not None:
             taker(event)
+
+    def by_name(self) -> dict[str, int]:
+        """Events by kind, those that there were none of too."""
+        return {str(kind.__struct_config__.tag): self.kinds.get(kind, 0) for kind in KINDS}
+
+    def copy(self) -> Counting:
+        """As it is now, to be looked at only."""
+        one = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, defaultdict | Histogram):
+                setattr(one, name, value.copy())
+        return one
 
     # --- messages ---
 
