@@ -182,6 +182,9 @@ class Endless:
         if not self.left and not self.done.is_set():
             self.done.set()
 
+    def place(self, lease: Lease) -> int:
+        return 0
+
     def release(self, lease: Lease) -> None:
         self.left += 1
 

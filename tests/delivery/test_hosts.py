@@ -16,7 +16,7 @@ from support.lab import Lab, lab
 from support.queues import letter
 from tripost.delivery.client_auth import AuthError, Scram, choose, parse_credentials
 from tripost.delivery.client_tls import ClientTls
-from tripost.delivery.hosts import order
+from tripost.delivery.dialling import order
 from tripost.delivery.resolver import Unroutable
 from tripost.delivery.rules import RouteRule
 from tripost.delivery.settings import DeliverySettings, Destination

@@ -22,7 +22,7 @@ from tripost.delivery.client_tls import ClientTls, TlsFailed
 from tripost.delivery.contents import READ, for_seven_bits, last_chunk, look
 from tripost.delivery.course import Course, reason
 from tripost.delivery.demands import Content, Host, Plan, limits, needs_look, plan
-from tripost.delivery.forwarding import OpenReader
+from tripost.delivery.links import Cargo, Down, Turn
 from tripost.delivery.resolver import Unroutable
 from tripost.delivery.smtp_protocol import Transaction, read_extensions
 from tripost.delivery.verdicts import lost, verdict
@@ -31,7 +31,7 @@ from tripost.delivery.wire.replies import Reply, ReplyError, ReplyReader
 from tripost.queue.body import BodyReader
 from tripost.queue.dialogue import HIDDEN, SILENT, Dialogue, octets
 from tripost.queue.errors import SpoolError
-from tripost.queue.message import Envelope, Outcome, Recipient
+from tripost.queue.message import Outcome, Recipient
 
 GREETING = 300.0
 COMMAND = 300.0
@@ -43,28 +43,6 @@ MOST_CHALLENGES = 4  # of an AUTH exchange
 
 Connect = Callable[[str, int, str], Awaitable[trio.abc.Stream]]
 _GONE = (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, ReplyError, EOFError)
-
-
-class Down(Exception):
-    """The host cannot be spoken to; the text says why. `phase`: connect | greeting | ehlo | tls | auth; `code`: the
-    host's reply, 0 where it gave none."""
-
-    def __init__(
-        self,
-        text: str,
-        *,
-        enhanced: str = "4.4.1",
-        host: str = "",
-        phase: str = "",
-        code: int = 0,
-        timeout: bool = False,
-    ) -> None:
-        super().__init__(text)
-        self.enhanced = enhanced
-        self.host = host
-        self.phase = phase
-        self.code = code
-        self.timeout = timeout
 
 
 class Opening(msgspec.Struct, frozen=True):
@@ -104,6 +82,8 @@ class Connection:
         self._lmtp = opening.lmtp
         self.opening = opening
         self.host = opening.host
+        self.address = opening.address
+        self.connect = opening.connect
         self.tls = ""  # the protocol's version, "" in plain text
         self.verified = False  # by a certificate that names the host
         self.usable = True
@@ -266,16 +246,9 @@ class Connection:
         """As many messages as the host's LIMITS allow on one connection were sent."""
         return 0 < limits(self._extensions).get("MAILMAX", 0) <= self.messages
 
-    async def deliver(
-        self,
-        envelope: Envelope,
-        recipients: tuple[Recipient, ...],
-        open_reader: OpenReader,
-        now: float,
-        turn: Callable[[], Awaitable[None]] | None = None,
-    ) -> dict[int, Outcome]:
-        """One transaction; an outcome for every recipient. `now` is wall time; `turn` is waited for right before the
-        first command. Raises SpoolError."""
+    async def deliver(self, cargo: Cargo, turn: Turn | None = None) -> dict[int, Outcome]:
+        """See Link."""
+        envelope, recipients, open_reader = cargo.envelope, cargo.recipients, cargo.open_reader
         content = Content(envelope.size)
         if needs_look(envelope, self._extensions):
             content = await look(open_reader)
@@ -285,7 +258,7 @@ class Connection:
         reader = await open_reader()
         try:
             content = Content(reader.size, content.ascii_header, content.ascii)
-            planned = plan(envelope, recipients, Host(self._extensions, self.host, self.verified), content, now)
+            planned = plan(envelope, recipients, Host(self._extensions, self.host, self.verified), content, cargo.now)
             if not isinstance(planned, Plan):
                 return {one.id: planned for one in recipients}
             if turn is not None:
@@ -386,10 +359,11 @@ class Connection:
 
     async def close(self) -> None:
         """QUIT, politely but shortly."""
-        with trio.move_on_after(QUIT):
-            try:
+        try:
+            with trio.move_on_after(QUIT):
                 if self.usable:
                     await self._command(b"QUIT", QUIT)
-            except _GONE:
-                pass  # nothing depends on it
-        await trio.aclose_forcefully(self._stream)
+        except _GONE:
+            pass  # nothing depends on it
+        finally:
+            await trio.aclose_forcefully(self._stream)

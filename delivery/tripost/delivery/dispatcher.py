@@ -23,7 +23,9 @@ import trio
 
 from tripost.delivery.client_tls import ClientTls
 from tripost.delivery.connection import Connect, connect_tcp
-from tripost.delivery.hosts import Dialler
+from tripost.delivery.dialling import Dialler
+from tripost.delivery.hosts import Here
+from tripost.delivery.links import Opener
 from tripost.delivery.outside import LocalDelivery, Outside
 from tripost.delivery.resolver import Names, Unroutable
 from tripost.delivery.settings import DeliverySettings
@@ -57,7 +59,9 @@ class Dispatcher:
         clock: Clock,
         connect: Connect = connect_tcp,
         tls: ClientTls | None = None,
+        opener: Opener | None = None,
     ) -> None:
+        """`opener`: who holds the connections; without one this process does, by `connect` and `tls`."""
         self._queue = queue
         self._settings = settings
         self._bus = bus
@@ -75,12 +79,13 @@ class Dispatcher:
         self._alarmed = trio.Event()
         self._workers: trio.Nursery | None = None
         self._ways = Ways(settings, resolver, clock.now, self._resolved)
+        self._opener = opener or Here(connect, tls or ClientTls(clock.now))
         self._outside = Outside(
             queue,
             settings,
             self._ways,
             local,
-            Dialler(connect, resolver, tls or ClientTls(clock.now), random.random),
+            Dialler(self._opener, resolver, random.random),
             bus,
             clock,
             stopping=self._stop.is_set,
@@ -90,6 +95,7 @@ class Dispatcher:
     def stop(self) -> None:
         """Start nothing more; `run` returns when the deliveries under way are settled."""
         self._stop.set()
+        self._opener.stop()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as self._workers:

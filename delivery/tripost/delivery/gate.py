@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from tripost.delivery.hosts import Spare
+from tripost.delivery.links import Spare
 from tripost.delivery.outside import Outside
 from tripost.delivery.site import Site
 
@@ -35,7 +35,11 @@ class Gate(Spare):
         self._out = outside
         self.begun = 0
 
-    def take(self) -> bool:
+    @property
+    def paced(self) -> bool:
+        return bool(self._site.terms.connection_rate.count)
+
+    async def take(self) -> bool:
         return self._site.connecting.wait(self._out.clock.now()) <= 0 and self._out.crowd.extra(self._site)
 
     def give(self) -> None:

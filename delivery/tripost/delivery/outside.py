@@ -11,8 +11,8 @@ from typing import Protocol
 
 import msgspec
 
+from tripost.delivery.dialling import Dialler
 from tripost.delivery.forwarding import OpenReader
-from tripost.delivery.hosts import Dialler
 from tripost.delivery.settings import DeliverySettings
 from tripost.delivery.site import Site
 from tripost.delivery.ways import Ways

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from tripost.delivery.connection import Connection, Down
+from tripost.delivery.links import Down, Link
 from tripost.delivery.outside import Outside
 from tripost.delivery.site import Site
 from tripost.queue.events import Adapted, Attempted, Closed, Opened, Unreachable
 from tripost.queue.values import Lease
 
 
-def tell_opened(out: Outside, site: Site, connection: Connection) -> None:
-    opening = connection.opening
+def tell_opened(out: Outside, site: Site, link: Link) -> None:
     out.bus.emit(
         Opened(
             time=out.clock.now(),
             site=site.name,
-            host=connection.host,
-            address=opening.address,
-            tls=connection.tls,
+            host=link.host,
+            address=link.address,
+            tls=link.tls,
             open=site.open,
             limit=site.limit,
-            connect=opening.connect,
-            greeting=connection.greeting,
-            handshake=connection.handshake,
+            connect=link.connect,
+            greeting=link.greeting,
+            handshake=link.handshake,
         )
     )
 
 
-def tell_closed(out: Outside, site: Site, connection: Connection) -> None:
+def tell_closed(out: Outside, site: Site, link: Link) -> None:
     out.bus.emit(
         Closed(
             time=out.clock.now(),
             site=site.name,
-            host=connection.host,
-            address=connection.opening.address,
-            messages=connection.messages,
+            host=link.host,
+            address=link.address,
+            messages=link.messages,
         )
     )
 

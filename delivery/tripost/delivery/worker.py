@@ -19,10 +19,10 @@ import msgspec
 import trio
 
 from tripost.delivery.classify import classify
-from tripost.delivery.connection import Connection, Down
+from tripost.delivery.dialling import Dial
 from tripost.delivery.forwarding import OpenReader, by_alias, circle, goes_in_circles, marked
 from tripost.delivery.gate import Crowded, Gate
-from tripost.delivery.hosts import Dial
+from tripost.delivery.links import Cargo, Down, Interrupted, Link
 from tripost.delivery.outside import Outside
 from tripost.delivery.resolver import Unroutable
 from tripost.delivery.site import Site
@@ -33,7 +33,7 @@ from tripost.queue.body import BodyReader
 from tripost.queue.dialogue import DELIVERY
 from tripost.queue.errors import SpoolError
 from tripost.queue.events import Limited, Trouble
-from tripost.queue.message import Deferred, Delivered, Failed, Outcome
+from tripost.queue.message import Deferred, Delivered, Failed, Outcome, Recipient
 from tripost.queue.values import Lease
 
 SETTLE_PAUSE = 5.0  # seconds after the spool could not take a settlement
@@ -47,7 +47,7 @@ class Worker:
         self._out = outside
         self._terms = site.terms
         self._gate = Gate(site, outside)
-        self._connection: Connection | None = None
+        self._connection: Link | None = None
         self._most = 0  # messages that it is to carry
         self._way: Way
         self._next_hop = ""
@@ -119,6 +119,10 @@ class Worker:
         except Crowded:
             self._ended = True
             self._out.queue.release(lease)
+            return
+        except Interrupted:
+            self._out.queue.release(lease)
+            await self._close()
             return
         except SpoolError as wrong:  # the content cannot be read now
             self._trouble("delivery", f"{lease.envelope.id}: {wrong}")
@@ -206,14 +210,14 @@ class Worker:
                 continue
             part = lease if len(some) == len(lease.recipients) else msgspec.structs.replace(lease, recipients=some)
             try:
-                outcomes |= await self._relay(part, marked(open_reader, alias) if alias else open_reader)
-            except Crowded:
+                outcomes |= await self._relay(part, marked(open_reader, alias) if alias else open_reader, alias)
+            except (Crowded, Interrupted):
                 if not outcomes:
                     raise
                 self._ended = True  # what was sent is sent, the rest keeps its place
         return outcomes
 
-    async def _relay(self, lease: Lease, open_reader: OpenReader) -> dict[int, Outcome]:
+    async def _relay(self, lease: Lease, open_reader: OpenReader, alias: str = "") -> dict[int, Outcome]:
         """Each recipient is sent to once, over as many connections as the host's limits and a stale one make it."""
         outcomes: dict[int, Outcome] = {}
         while left := tuple(one for one in lease.recipients if one.id not in outcomes):
@@ -223,7 +227,7 @@ class Worker:
                 if wrong.permanent:
                     return outcomes | {one.id: Failed(550, wrong.enhanced, wrong.text) for one in left}
                 return outcomes | {one.id: down(wrong.text, enhanced=wrong.enhanced) for one in left}
-            except Crowded:
+            except (Crowded, Interrupted):
                 if outcomes:
                     self._ended = True
                     return outcomes  # what was sent is sent, the rest keeps its place
@@ -238,8 +242,12 @@ class Worker:
             most = self._terms.recipients_per_message
             part = left[: min(most, connection.recipients or most)]
             try:
-                now = self._out.clock.now()
-                found = await connection.deliver(lease.envelope, part, open_reader, now, self._turn)
+                found = await connection.deliver(self._cargo(lease, part, open_reader, alias), self._turn)
+            except Interrupted:
+                if outcomes:
+                    self._ended = True
+                    return outcomes
+                raise
             except SpoolError as wrong:  # what was sent before stays sent
                 await self._close_when_done(connection)
                 return outcomes | {one.id: Deferred(451, "4.3.0", wrong.text) for one in left}
@@ -252,6 +260,10 @@ class Worker:
             if lost:
                 break  # who was not tried is tried again: the queue knows
         return outcomes
+
+    def _cargo(self, lease: Lease, part: tuple[Recipient, ...], open_reader: OpenReader, alias: str) -> Cargo:
+        now, paced = self._out.clock.now(), bool(self._site.terms.rate.count)
+        return Cargo(lease.envelope, part, open_reader, now, self._out.queue.place(lease), alias, paced)
 
     def _own(self, found: dict[int, Outcome]) -> dict[int, Outcome]:
         """A connection ended in a transaction while others are good: it is this message's trouble, or they are too
@@ -269,7 +281,7 @@ class Worker:
     def _refused(self, reply: str, begun: int | None) -> None:
         tell_adapted(self._out, self._site, f"{self._site.refused(self._out.clock.now(), begun)}: {reply}")
 
-    async def _close_when_done(self, connection: Connection) -> None:
+    async def _close_when_done(self, connection: Link) -> None:
         if not connection.usable or connection.spent or connection.messages >= self._most:
             await self._close()
 
@@ -291,19 +303,20 @@ class Worker:
 
     # --- getting a connection ---
 
-    async def _connected(self, lease: Lease) -> Connection:
+    async def _connected(self, lease: Lease) -> Link:
         """The open connection, or a new one. Raises Unroutable, Down, Crowded."""
         level = "verify" if lease.envelope.require_tls else ""
         if (connection := self._connection) is not None:
-            if (connection.verified or not level) and self._way.has(connection.host):
+            if connection.usable and (connection.verified or not level) and self._way.has(connection.host):
                 self._attempted(lease, connection.host)
                 connection.dialogue.also(self._next_hop)
                 return connection
             await self._close()
+        await self._out.dialler.opener.ready()
         async with self._gate.attempt():
             return await self._new(lease, self._dial(level))
 
-    async def _new(self, lease: Lease, dial: Dial) -> Connection:
+    async def _new(self, lease: Lease, dial: Dial) -> Link:
         wrong: Down | None = None
         hopeless: Unroutable | None = None
         for host, port in self._way.hosts:
@@ -340,7 +353,7 @@ class Worker:
             dialogue=self._out.bus.tracing.session(DELIVERY, names=(self._site.name, self._next_hop)),
         )
 
-    def _opened(self, connection: Connection) -> None:
+    def _opened(self, connection: Link) -> None:
         site = self._site
         reason = site.opened(self._out.clock.now())
         tell_opened(self._out, site, connection)

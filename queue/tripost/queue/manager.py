@@ -2,15 +2,13 @@
 
 The one owner of what is queued: its log, its ledger, its leases.
 
-Promise  After `accept` returned, every recipient ends in exactly one durable
-         settlement. A DSN is in the same record as the settlement that causes
-         it. Attempts and due times survive restarts.
+Promise  After `accept` returned, every recipient ends in exactly one durable settlement. A DSN is in the same record as
+         the settlement that causes it. Attempts and due times survive restarts.
 States   a recipient is waiting (in the schedule), held, leased, or settled.
 Fails    SpoolError/SpoolFull from `accept`: nothing was accepted; SpoolUnsure:
          nobody knows yet. A settlement waits until the disk takes it.
-Why      Decisions are made in sync code between two awaits, and what a record
-         changes is applied in the log's order, so that memory and log never
-         tell two stories.
+Why      Decisions are made in sync code between two awaits, and what a record changes is applied in the log's order, so
+         that memory and log never tell two stories.
 """
 
 from __future__ import annotations
@@ -215,6 +213,10 @@ class Queue:
             reader.close()
             raise
         return reader
+
+    def place(self, lease: Lease) -> int:
+        """Where the message stands, until the lease is settled or released: for who reads it himself."""
+        return self._ledger.rows.place[lease.row]
 
     def release(self, lease: Lease) -> None:
         """Claimed but not tried: due again as before."""
