@@ -22,13 +22,13 @@ PURE = {
     "delivery/tripost/delivery/mime": "fields addresses structure decoding subjects",
     "delivery/tripost/delivery/mailbox": "uids policy lineends flags frames",
     "gateway/tripost/gateway": "admission config_positions guard passwd_file proxy_protocol sasl units "
-    "settings windows",
+    "settings windows config_help config_schema config_values",
     "gateway/tripost/gateway/ingress": "smtp_protocol smtp_commands smtp_events smtp_states terms claims trace "
     "quotas memory claiming",
     "gateway/tripost/gateway/control": "frames",
     "gateway/tripost/gateway/monitor": "metric_table readings",
     "gateway/tripost/gateway/observe": "counting history_rows history_sql journal schema",
-    "gateway/tripost/gateway/cli": "sendmail_arguments sendmail_message completion",
+    "gateway/tripost/gateway/cli": "sendmail_arguments sendmail_message completion starter",
     "gateway/tripost/gateway/egress": "login_delay pop3_protocol pop3_top",
     "gateway/tripost/gateway/egress/imap": "reader cursor sets utf7 search_keys fetch_items values arguments "
     "arguments_selected commands threads listing capabilities sections",

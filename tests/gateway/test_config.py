@@ -58,7 +58,7 @@ def test_values(tmp_path: pathlib.Path) -> None:
         ("[limits]\nerrors = 0\n", "7:1: limits.errors: must be more than 0"),
         ("[limits]\ncommand_timeout = 5\n", '7:1: limits.command_timeout: must be a duration such as "5m", not 5'),
         ("[limits]\nmessage_size = '5 apples'\n", '7:1: limits.message_size: "5 apples" is no size; write one as'),
-        ("[relay]\nnetworks = ['1.2.3.4/33']\n", "7:1: relay.networks[1]: '1.2.3.4/33' does not appear"),
+        ("[relay]\nnetworks = ['1.2.3.4/33']\n", "7:13: relay.networks[1]: '1.2.3.4/33' does not appear"),
         ("[relay]\nnetworks = 'x'\n", '7:1: relay.networks: must be a list, not "x"'),
         ("[events]\nformat = 'xml'\n", '7:1: events.format: must be one of auto, text, json, off, not "xml"'),
         ("[delivery]\nport = 70000\n", "7:1: delivery.port: must be between 1 and 65535"),
@@ -69,9 +69,9 @@ def test_values(tmp_path: pathlib.Path) -> None:
         ("[[route]]\ndomain = 'x'\nto = 'lmpt://x'\n", '8:1: route[1].to: "lmpt://x": must be mx'),
         ("[[route]]\ndomain = '*'\nto = 'mx'\nsender = 'x'\n", '9:1: route[1].sender: "x": the address has no domain'),
         ("[[route]]\ndomain = '*.x..y'\nto = 'mx'\n", '7:1: route[1].domain: "*.x..y": the domain is malformed'),
-        ("[dns]\nnameservers = ['ns.x:53']\n", "7:1: dns.nameservers[1]:"),
+        ("[dns]\nnameservers = ['ns.x:53']\n", "7:16: dns.nameservers[1]:"),
         ("[local]\npostmaster = 'marc'\n", '7:1: local.postmaster: "marc": the address has no domain'),
-        ("[[listen]]\nservice = 'ftp'\naddress = 'x'\n", "7:1: listen[2].service: must be one of smtp, submission"),
+        ("[[listen]]\nservice = 'ftp'\naddress = '[::1]:1'\n", "7:1: listen[2].service: must be one of smtp, "),
         ("[[listen]]\nservice = 'smtp'\naddress = 'x'\n", "8:1: listen[2].address:"),
         ("[local]\ndomains = ['m.x']\naliases = { 'a@y.x' = ['b@z'] }\n", "8:"),
         ("[local]\ndomains = ['m.x']\naliases = { 'a@m.x' = [] }\n", "8:"),
@@ -91,7 +91,7 @@ def test_values(tmp_path: pathlib.Path) -> None:
         ("tls = 'starttls'\n", "6:1: listen[1].tls: needs a [tls] certificate"),
         ("require_tls = true\n", "6:1: listen[1].require_tls: needs TLS on this listener"),
         ("proxy_protocol = true\n", "6:1: listen[1].proxy_protocol: needs [proxy] networks"),
-        ("xclient = ['x']\n", "6:1: listen[1].xclient[1]: 'x' does not appear"),
+        ("xclient = ['x']\n", "6:12: listen[1].xclient[1]: 'x' does not appear"),
         ("[tls]\ncertificate = 'c'\n", "7:1: tls.certificate: certificate and key come together"),
         ("[[tls.sni]]\nnames = ['a.x']\ncertificate = 'c'\nkey = 'k'\n", "6:3: tls.sni[1]: needs a certificate"),
         ("[limits]\nclient_rate = '5'\n", '7:1: limits.client_rate: "5" is no rate'),
@@ -168,6 +168,16 @@ def test_rates() -> None:
             units.rate(text)
 
 
+def test_units_as_they_are_written() -> None:
+    assert [units.duration_text(one) for one in (0, 0.2, 90, 300, 86_400, 0.0001)] == [
+        *("0", "200ms", "90s", "5m", "1d", "0.0001s"),
+    ]
+    assert [units.size_text(one) for one in (0, 100, 1536, 1 << 30)] == ["0", "100B", "1536B", "1GiB"]
+    assert [units.byte_rate_text(one) for one in (0, 100, 1024)] == ["0", "100B/s", "1KiB/s"]
+    for text in ("", "5/s", "100/min", "10/10min", "3/d", "7/2h"):
+        assert units.rate_text(units.rate(text)) == text
+
+
 def test_octets_a_second() -> None:
     assert [units.byte_rate(one) for one in ("0", "100B/s", "1KiB / s")] == [0, 100, 1024]
     for text in ("", "5", "5/s", "100B", "100B/min", "x/s"):
@@ -188,6 +198,8 @@ def test_positions_step_over_what_spans_lines() -> None:
     assert positions(text) == {
         ("a",): (1, 1),
         ("c",): (4, 1),
+        ("c", 0): (5, 3),
+        ("c", 1): (6, 3),
         ("t",): (7, 2),
         ("t", "d"): (8, 1),
         ("t", "d", "e"): (8, 1),

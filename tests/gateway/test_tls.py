@@ -11,7 +11,7 @@ import trio
 import trustme
 from trio.testing import memory_stream_pair
 
-from tripost.gateway.tls import Certificates, HandshakeFailed, Pair, TlsError, loose_keys, self_signed, start_tls
+from tripost.gateway.tls import Certificates, HandshakeFailed, Pair, TlsError, self_signed, start_tls
 
 
 def write(ca: trustme.CA, folder: pathlib.Path, name: str) -> Pair:
@@ -142,14 +142,3 @@ async def test_a_silent_client_and_a_plain_one(tmp_path: pathlib.Path, autojump_
     await ours.aclose()
     with pytest.raises(HandshakeFailed):
         await start_tls(theirs, context)
-
-
-def test_loose_keys(tmp_path: pathlib.Path) -> None:
-    key = tmp_path / "key"
-    key.write_text("")
-    key.chmod(0o644)
-    assert loose_keys([str(key), str(tmp_path / "none")]) == [
-        f"{key} can be read by every user of this machine; chmod o-r it"
-    ]
-    key.chmod(0o640)
-    assert loose_keys([str(key)]) == []

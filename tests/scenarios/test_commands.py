@@ -28,7 +28,7 @@ def test_check(gateway: Running, capsys: pytest.CaptureFixture[str]) -> None:
     text = gateway.file.read_text()
     gateway.file.write_text(f'{text}[[listen]]\nservice = "submission"\naddress = "127.0.0.1:0"\n')
     assert main(["check", str(gateway.file)]) == 0
-    assert "127.0.0.1:0: without TLS, only accounts with a SCRAM" in capsys.readouterr().err
+    assert "28:1: listen[5].service: submission without TLS: only accounts with a SCRAM" in capsys.readouterr().err
     gateway.file.write_text("[limtis]\n")
     assert main(["check", "--config", str(gateway.file)]) == 2
     assert "limtis: unknown key" in capsys.readouterr().err

@@ -16,6 +16,7 @@ Duration = Annotated[float, "duration"]
 Size = Annotated[int, "size"]
 RateText = Annotated[Rate, "rate"]
 ByteRate = Annotated[int, "octets a second"]
+Path = Annotated[str, "path"]  # counts from the file in which it is written
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,13 +30,13 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
 
 class TlsName(msgspec.Struct, frozen=True, kw_only=True):
     names: list[str]
-    certificate: str
-    key: str
+    certificate: Path
+    key: Path
 
 
 class TlsTable(msgspec.Struct, frozen=True, kw_only=True):
-    certificate: str = ""
-    key: str = ""
+    certificate: Path = ""
+    key: Path = ""
     minimum: Literal["1.2", "1.3"] = "1.2"
     sni: list[TlsName] = []
 
@@ -45,7 +46,7 @@ class Proxy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Auth(msgspec.Struct, frozen=True, kw_only=True):
-    file: str = ""  # state/accounts
+    file: Path = ""  # state/accounts
     backend: str = "file"
     mechanisms: list[Literal["PLAIN", "LOGIN", "SCRAM-SHA-256"]] = msgspec.field(
         default_factory=lambda: ["PLAIN", "LOGIN", "SCRAM-SHA-256"]
@@ -89,7 +90,7 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True):
     domain: str
     sender: str = "*"
     to: str
-    auth_file: str = ""
+    auth_file: Path = ""
     tls: Literal["", "none", "may", "encrypt", "verify"] = ""  # as in [delivery.default]
     source: str = ""
 
@@ -179,7 +180,7 @@ class Dsn(msgspec.Struct, frozen=True, kw_only=True):
     original: Literal["headers", "full"] = "headers"
     max_original: Size = 50 << 10
     double_bounce: Literal["postmaster", "drop"] = "postmaster"
-    templates: str = ""
+    templates: Path = ""
 
 
 class Dns(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,7 +188,7 @@ class Dns(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Events(msgspec.Struct, frozen=True, kw_only=True):
-    file: str = ""  # stderr
+    file: Path = ""  # stderr
     format: Literal["auto", "text", "json", "off"] = "auto"
 
 
@@ -209,7 +210,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """One gateway; `accounts_file` and `state` are absolute once loaded."""
 
     hostname: str = ""
-    state: str = ""
+    state: Path = ""
+    include: list[str] = []  # patterns of files, read after this one
     listen: list[Listen] = []
     tls: TlsTable = TlsTable()
     proxy: Proxy = Proxy()

@@ -4,8 +4,7 @@ API      `Certificates(default, names, minimum)` builds the server's contexts on
          `.context` is the one to use now, `.refresh()` builds anew when a file has
          changed, `.reload()` in any case. `start_tls(stream, context, seconds=…)`
          makes the handshake and gives `(SSLStream, TlsFacts)`. `self_signed(folder,
-         hostname)` makes a certificate where none is configured. `loose_keys(paths)`
-         names the keys that others may read.
+         hostname)` makes a certificate where none is configured.
 Promise  One context for all connections, so that sessions are resumed by ticket.
          A failed reload leaves the old certificates in force. The handshake ends
          within its deadline; a client that only waits costs its own task.
@@ -22,7 +21,6 @@ from __future__ import annotations
 import datetime
 import os
 import ssl
-import stat
 from collections.abc import Sequence
 
 import msgspec
@@ -203,16 +201,3 @@ def _write(path: str, data: bytes) -> None:
         out.flush()
         os.fsync(out.fileno())
     os.replace(new, path)
-
-
-def loose_keys(paths: Sequence[str]) -> list[str]:
-    """One line for every key that every user of the machine may read."""
-    found: list[str] = []
-    for path in paths:
-        try:
-            mode = os.stat(path).st_mode
-        except OSError:
-            continue  # what cannot be read is told when it is loaded
-        if mode & stat.S_IROTH:
-            found.append(f"{path} can be read by every user of this machine; chmod o-r it")
-    return found

@@ -50,3 +50,38 @@ def rate(text: str) -> Rate:
     if match is None or not int(match[1]) or match[2] == "0":
         raise ValueError(f'"{text}" is no rate; write one as "5/s", "100/min", "10/10min" or "1000/h"')
     return Rate(int(match[1]), int(match[2] or 1) * _DURATIONS[match[3]])
+
+
+# --- as they are written ---
+
+
+def duration_text(seconds: float) -> str:
+    """The largest unit that leaves a whole number."""
+    if seconds == 0:
+        return "0"
+    for unit in ("d", "h", "m", "s", "ms"):
+        count = seconds / _DURATIONS[unit]
+        if abs(count - round(count)) < 1e-9:
+            return f"{round(count)}{unit}"
+    return f"{seconds:g}s"
+
+
+def size_text(octets: int) -> str:
+    """Likewise."""
+    if octets == 0:
+        return "0"
+    unit = next(unit for unit in ("TiB", "GiB", "MiB", "KiB", "B") if octets % _SIZES[unit] == 0)
+    return f"{octets // _SIZES[unit]}{unit}"
+
+
+def byte_rate_text(octets: int) -> str:
+    return f"{size_text(octets)}/s" if octets else "0"
+
+
+def rate_text(found: Rate) -> str:
+    """Empty where there is no limit."""
+    if not found.count:
+        return ""
+    span = duration_text(found.seconds)
+    span = f"{span}in" if span.endswith("m") else span
+    return f"{found.count}/{span[1:] if span[:1] == '1' and span[1:].isalpha() else span}"

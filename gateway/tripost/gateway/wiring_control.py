@@ -14,6 +14,7 @@ from tripost.delivery.dispatcher import Dispatcher
 from tripost.delivery.routing import Router
 from tripost.delivery.targets import next_hop_for, parse
 from tripost.gateway.control.action_verbs import ActionVerbs
+from tripost.gateway.control.config_verbs import ConfigVerbs
 from tripost.gateway.control.ended import ended
 from tripost.gateway.control.explain import Binding
 from tripost.gateway.control.history_verbs import HistoryVerbs
@@ -74,5 +75,6 @@ def make_control(
         **TransferVerbs(queue, bus, clock, router, lambda: config.retry.warn or 3600.0).verbs,
         **HistoryVerbs(history).verbs,
         **TraceVerb(bus.tracing).verbs,
+        **ConfigVerbs(lambda: config).verbs,
     }
     return ControlServer(os.path.join(config.state, "control.sock"), config.admin.group, verbs, bus, clock)

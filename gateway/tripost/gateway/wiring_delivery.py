@@ -1,7 +1,6 @@
 """from `[delivery]`, `[sources]` and `[[route]]` to what delivery takes
 
-API      `delivery_settings(config)`, `rules_of(config)`; `unfit(config)`: what cannot be, with its key; `check(config)`
-         raises ValueError for files that do not fit.
+API      `delivery_settings(config)`, `rules_of(config)`; `unfit(config)`: what cannot be, with its key.
 """
 
 from __future__ import annotations
@@ -11,14 +10,12 @@ from collections.abc import Iterator
 
 import msgspec
 
-from tripost.delivery.client_auth import parse_credentials
 from tripost.delivery.rules import RouteRule, check_sender
 from tripost.delivery.settings import LITERAL_CONNECTIONS, DeliverySettings, Rate, Source
 from tripost.delivery.settings import Destination as Terms
 from tripost.delivery.targets import next_hop_for
 from tripost.delivery.wire.addresses import AddressError, check_domain
 from tripost.gateway.config_positions import Path
-from tripost.gateway.reports import templates
 from tripost.gateway.settings import Config, Destination
 from tripost.gateway.windows import Rate as Written
 
@@ -128,18 +125,3 @@ def _unfit_routes(config: Config) -> Iterator[tuple[Path, str]]:
             yield (*path, "auth_file"), "passwords are for a host that the route names"
         if route.source and route.source not in config.sources:
             yield (*path, "source"), f"there is no [sources.{route.source}]"
-
-
-def check(config: Config) -> None:
-    """Can the auth files and the templates be read? Raises ValueError."""
-    templates(config.dsn.templates)
-    for one in config.route:
-        if not one.auth_file:
-            continue
-        try:
-            with open(one.auth_file, encoding="utf-8") as file:
-                parse_credentials(file.read())
-        except OSError as wrong:
-            raise ValueError(f"{one.auth_file}: {wrong.strerror}") from wrong
-        except ValueError as wrong:
-            raise ValueError(f"{one.auth_file}: {wrong}") from wrong

@@ -1,7 +1,7 @@
 """from `[[listen]]`, `[tls]`, `[proxy]` and `[limits]` to what listeners take
 
 API      `make_services(config, handlers)`, `admission_of(config)`, `closed(queue, service)`,
-         `check(config)` (warnings), `keep_fresh(…)`.
+         `keep_fresh(…)`.
 Why      Here and not in `app`, which only says what is wired to what.
 """
 
@@ -19,7 +19,7 @@ from tripost.gateway.admission import Admission
 from tripost.gateway.listeners import Handler, Service, Terms
 from tripost.gateway.peer import Network
 from tripost.gateway.settings import Config, Listen
-from tripost.gateway.tls import Certificates, Pair, TlsError, loose_keys, self_signed
+from tripost.gateway.tls import Certificates, Pair, TlsError, self_signed
 from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolUnsure
@@ -45,19 +45,6 @@ def certificates_of(config: Config) -> Certificates | None:
     if all(tls_mode(config, one) == "none" for one in config.listen):
         return None
     return Certificates(self_signed(os.path.join(config.state, "tls"), config.hostname), minimum=config.tls.minimum)
-
-
-def check(config: Config) -> list[str]:
-    """What an operator should look at though it is no error. Raises TlsError."""
-    found = [
-        f"[[listen]] {one.address}: without TLS, only accounts with a SCRAM-SHA-256 verifier can log in there"
-        for one in config.listen
-        if one.service == "submission" and tls_mode(config, one) == "none" and config.auth.cleartext == "never"
-    ]
-    if config.tls.certificate:
-        certificates_of(config)
-        found += loose_keys([config.tls.key, *(one.key for one in config.tls.sni)])
-    return found
 
 
 def terms_of(config: Config, one: Listen, certificates: Certificates | None) -> Terms:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from tripost.gateway.cli.config_options import add_check, add_config, add_init
 from tripost.gateway.cli.history_options import add_history
 from tripost.gateway.cli.queue_options import add_explain, add_queue
 from tripost.gateway.cli.sendmail_options import NAMES, add_sendmail
@@ -78,9 +79,12 @@ def _add_whole(commands: Any) -> None:
     serve = _add(commands, "serve", "run a gateway", "tripost serve tripost.toml")
     serve.add_argument("config_file", nargs="?", metavar="CONFIG", help=CONFIG_HELP)
     check = _add(commands, "check", "check a configuration; exit 0 or 2", "tripost check tripost.toml")
-    check.add_argument("config_file", nargs="?", metavar="CONFIG")
+    add_check(check)
     for one in (serve, check):
         _config_option(one, "config_option")
+    init = _add(commands, "init", "write a configuration to start from", "tripost init --hostname mx.machin.com --yes")
+    add_init(init)
+    add_config(commands.add_parser("config", help="the configuration"), _config_option)
 
 
 def _add_about_commands(commands: Any) -> None:
@@ -136,14 +140,27 @@ def _sendmail(program: str, words: list[str]) -> int:
     return sendmail.run(program, words)
 
 
-WITHOUT_CONFIG = ("demo", "events", "schema", "completion")
+WITHOUT_CONFIG = ("demo", "events", "schema", "completion", "check", "config", "init")
 
 
 def _run_without_config(options: argparse.Namespace) -> int:
+    """What reads no configuration, or reads it in its own way."""
     if options.command == "demo":
         from tripost.gateway.cli import demo
 
         return demo.run(keep=options.keep, imap=options.imap)
+    if options.command == "check":
+        from tripost.gateway.cli import check
+
+        return check.run(options.config_file, as_json=options.json)
+    if options.command == "config":
+        from tripost.gateway.cli import config
+
+        return config.run(options)
+    if options.command == "init":
+        from tripost.gateway.cli import init
+
+        return init.run(options)
     if options.command == "events":
         from tripost.gateway.cli import events
 
@@ -169,10 +186,6 @@ def _run(options: argparse.Namespace) -> int:
         for line in wrong.errors:
             print(f"tripost: {line}", file=sys.stderr)
         return USAGE
-    if options.command == "check":
-        from tripost.gateway.cli import check
-
-        return check.run(config)
     if options.command == "serve":
         from tripost.gateway.cli import serve
 

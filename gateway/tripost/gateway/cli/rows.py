@@ -158,6 +158,44 @@ class Line(msgspec.Struct, omit_defaults=True):
     dropped: int = 0
 
 
+class Checked(msgspec.Struct):
+    """`level`: error or warning. `line` and `column` from 1, 0 for a file as a whole; `key` as it is written."""
+
+    level: str
+    file: str
+    line: int
+    column: int
+    key: str
+    reason: str
+
+
+class Effective(msgspec.Struct):
+    """`value` as TOML; `source`: FILE:LINE, default, environment or what else it comes from; `file` and `line` where a
+    file says it."""
+
+    key: str
+    value: str
+    source: str
+    file: str
+    line: int
+
+
+class Differing(msgspec.Struct):
+    """Values as TOML, "" where there is none; `source` of the file's value."""
+
+    key: str
+    running: str
+    file: str
+    source: str
+
+
+class Differences(msgspec.Struct):
+    """Of the running gateway from the file."""
+
+    same: bool
+    differences: list[Differing]
+
+
 def _like(name: str, kind: type[msgspec.Struct], **other: Any) -> type[msgspec.Struct]:
     """An object with the fields of `kind`, some with other types, and more."""
     known = [(one.name, other.pop(one.name, one.type)) for one in msgspec.structs.fields(kind)]
@@ -167,6 +205,9 @@ def _like(name: str, kind: type[msgspec.Struct], **other: Any) -> type[msgspec.S
 EXPLAINED = _like("Why", Why, site=str)
 
 ROWS: dict[str, type[msgspec.Struct]] = {
+    "check": Checked,
+    "config show": Effective,
+    "config diff": Differences,
     "route": Routed,
     "status": Status,
     "explain": EXPLAINED,
