@@ -1,27 +1,37 @@
-"""/live sends the queue's figures once a second"""
+"""/live: a snapshot, then what changed, the same octets to everyone"""
 
 from __future__ import annotations
 
 import json
 import pathlib
+from typing import Any
 
+import msgspec
 import trio
 from trio_websocket import open_websocket_url
 
 from support.gateways import running
+from support.steering import send
+from tripost.gateway.monitor.feed import Picture, Snapshot, merge
 
 
-async def test_live_figures(tmp_path: pathlib.Path) -> None:
-    with running(tmp_path) as gateway, trio.fail_after(20):
+async def test_live_tells_what_changes(tmp_path: pathlib.Path) -> None:
+    with running(tmp_path) as gateway, trio.fail_after(30):
         async with open_websocket_url(f"ws://127.0.0.1:{gateway.monitor}/live") as socket:
-            first = json.loads(await socket.get_message())
-            second = json.loads(await socket.get_message())
-        assert first["queue"]["queued"] == 0
-        assert 0.5 < second["time"] - first["time"] < 5
-        # raw: the library's client leaves its socket open when it is refused
-        async with await trio.open_tcp_stream("127.0.0.1", gateway.monitor) as stream:
-            await stream.send_all(
-                b"GET /other HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-            )
-            assert (await stream.receive_some()).startswith(b"HTTP/1.1 404")
+            state: dict[str, Any] = json.loads(await socket.get_message())
+            first = msgspec.convert(state, Snapshot)  # it is what is documented
+            assert first.queue.queued == 0
+            assert first.state == "serving"
+            assert first.ready
+            began, ticks = trio.current_time(), 0
+            await trio.to_thread.run_sync(send, gateway, "marc@machin.com")
+            while state["queue"]["delivered"] < 1 or ticks < 6:
+                delta = json.loads(await socket.get_message())
+                assert delta["kind"] == "delta"
+                assert delta["tick"] == state["tick"] + 1
+                state, ticks = merge(state, delta), ticks + 1
+            assert 0.2 <= (trio.current_time() - began) / ticks < 1.5  # at most four a second
+        async with open_websocket_url(f"ws://127.0.0.1:{gateway.monitor}/live") as socket:
+            again: dict[str, Any] = json.loads(await socket.get_message())
+        assert again["queue"]["delivered"] == 1
+        assert set(Picture.__struct_fields__) <= set(again)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import trio
@@ -244,6 +244,11 @@ class Dispatcher:
         """"" where nobody has asked for its hosts yet."""
         way = self._ways.known(next_hop)
         return way.site if way is not None else ""
+
+    @property
+    def sites(self) -> Mapping[str, Site]:
+        """Those that are remembered, by name; to be looked at."""
+        return self._sites
 
     def hurry(self, next_hop: str) -> None:
         """Its site has rested enough: somebody knows better."""

@@ -113,6 +113,11 @@ class Site:
         return min(self.window.limit, self.terms.connections)
 
     @property
+    def rest(self) -> float:
+        """Until when it is left alone, in wall-clock seconds."""
+        return self._rest
+
+    @property
     def unused(self) -> bool:
         return not (self.workers or self.hops or self.blocked)
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 
 import trio
@@ -32,7 +34,8 @@ from tripost.gateway.lifecycle import Draining, Stop, leaves
 from tripost.gateway.listeners import Acceptor, Handler, ListenError, Service, bind, close
 from tripost.gateway.local_mail import LocalMail
 from tripost.gateway.login import Logins
-from tripost.gateway.monitor.websocket import Monitor
+from tripost.gateway.monitor.provider import Sources
+from tripost.gateway.monitor.tokens import TokenError
 from tripost.gateway.observe.history import History
 from tripost.gateway.observe.log import EventLog
 from tripost.gateway.observe.observer import Observer
@@ -46,6 +49,7 @@ from tripost.gateway.wiring_delivery import delivery_settings
 from tripost.gateway.wiring_egress import make_logins, make_readers
 from tripost.gateway.wiring_ingress import SMTP, ingress_context
 from tripost.gateway.wiring_listen import admission_of, closed, keep_fresh, make_services, take_descriptors
+from tripost.gateway.wiring_monitor import Monitor
 from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
@@ -79,6 +83,7 @@ class Gateway:
         self._log = log
         self._history = History(config)
         self._observer: Observer
+        self._open: Counter[str] = Counter()  # connections of clients by service
 
     async def run(self, stop: Stop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> bool:
         """Serve until `stop`; True when nothing had to be cut. Raises StartError."""
@@ -141,6 +146,8 @@ class Gateway:
             watched = self._observer, self._history
             control = make_control(config, queue, dispatcher, router, self.bus, clock, self.addresses, *watched)
             policy = Policy(router, NullMx(names.null_mx, clock.now))
+            monitor = Monitor(config, self._sources(queue, dispatcher, clock, control.verbs))
+            readers["monitor"] = monitor.serve
             services = self._services(queue, policy, clock, logins, readers, control.verbs["queue.list"])
             control.bind()
             try:
@@ -149,7 +156,7 @@ class Gateway:
             except BaseException:
                 control.close()
                 raise
-        except (ListenError, TlsError, AccountsError) as wrong:
+        except (ListenError, TlsError, AccountsError, TokenError) as wrong:
             raise StartError(str(wrong)) from wrong
         for service in services:
             self.addresses.setdefault(service.name, []).append(service.bound)
@@ -159,10 +166,13 @@ class Gateway:
             outer.start_soon(keep_fresh, services[0].terms.certificates, self.bus, clock)
             async with trio.open_nursery() as work:
                 outer.start_soon(control.run)
+                outer.start_soon(monitor.run)
                 await work.start(dispatcher.run)
                 outer.start_soon(self._mail.keep_up, queue, clock)
                 outer.start_soon(keep_mailboxes)
-                acceptor = Acceptor(work, self.bus, clock, admission_of(self.config), partial(closed, queue))
+                acceptor = Acceptor(
+                    work, self.bus, clock, admission_of(self.config), partial(closed, queue), self._open
+                )
                 await self._accept(services, acceptor, clock, stop, task_status)
                 self.bus.emit(Stopping(time=clock.now(), reason=stop.reason))
                 self._draining.begin()
@@ -196,16 +206,30 @@ class Gateway:
     ) -> list[Service]:
         config = self.config
         smtp = ingress_context(config, queue, policy, self.bus, clock, self._draining, self._patience, logins)
-        monitor = Monitor(queue.statistics, self._draining)
-
         async def on_smtp(stream: trio.abc.Stream, peer: Peer) -> None:
             await serve_smtp(stream, peer=peer, context=smtp)
 
-        async def on_monitor(stream: trio.abc.Stream, peer: Peer) -> None:
-            await monitor.serve(stream)
-
-        handlers = dict.fromkeys(SMTP, on_smtp) | readers | {"monitor": on_monitor}
+        handlers = dict.fromkeys(SMTP, on_smtp) | readers
         return [*make_services(config, handlers), Submit(config, smtp, listing).service()]
+
+    def _sources(
+        self, queue: Queue, dispatcher: Dispatcher, clock: Clock, verbs: Mapping[str, Verb | Upload]
+    ) -> Sources:
+        """What the monitor looks at."""
+        return Sources(
+            hostname=self.hostname,
+            version=importlib.metadata.version("tripost"),
+            boot=self.bus.first,
+            began=clock.now(),
+            now=clock.now,
+            bus=self.bus,
+            queue=queue,
+            dispatcher=dispatcher,
+            draining=self._draining,
+            observer=self._observer,
+            connections=lambda: self._open,
+            verbs=verbs,
+        )
 
     def _dispatcher(self, queue: Queue, names: Resolver, clock: Clock) -> Dispatcher:
         config = self.config

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from tripost.delivery.client_auth import parse_credentials
 from tripost.gateway.config_positions import Path
 from tripost.gateway.config_reader import unset
+from tripost.gateway.monitor.tokens import TokenError, read_token
 from tripost.gateway.peer import Network
 from tripost.gateway.reports import templates
 from tripost.gateway.settings import Config, Listen
@@ -53,6 +54,7 @@ def secrets(config: Config) -> Iterator[tuple[Path, str]]:
 
 
 def unusable(config: Config) -> Found:
+    monitor = config.monitor
     for key, pair in pairs(config):
         if unset(pair.certificate) or unset(pair.key):
             continue
@@ -70,6 +72,12 @@ def unusable(config: Config) -> Found:
             templates(config.dsn.templates)
         except ValueError as wrong:
             yield ("dsn", "templates"), str(wrong)
+    for name, path in (("token_file", monitor.token_file), ("read_token_file", monitor.read_token_file)):
+        if path and not unset(path):
+            try:
+                read_token(path)
+            except TokenError as wrong:
+                yield ("monitor", name), str(wrong)
     if not unset(config.accounts_file):
         why = _accounts(config.accounts_file)
         if why:
@@ -151,6 +159,10 @@ def _in_plain_text(config: Config) -> Found:
             yield ("listen", number, "service"), "smtp without TLS: mail comes in over the network in plain text"
         elif one.service == "monitor":
             yield ("listen", number, "service"), "monitor without TLS: what it shows can be read on the way"
+            if not (config.monitor.token_file or config.monitor.read_token_file):
+                yield ("listen", number, "address"), "nobody may look there: [monitor] has no token_file"
+            if not config.monitor.origins:
+                yield ("listen", number, "address"), "[monitor] origins does not say by which name it is asked there"
     for key in ("cleartext", "pop3_imap_cleartext"):
         if getattr(config.auth, key) == "always":
             yield ("auth", key), "passwords are taken over the network in plain text"

@@ -163,6 +163,10 @@ size | | of its database, at least `16MiB`; where it would grow over it, the mes
 [admin]
 group | | whose members may ask and steer the gateway ([operating](operating.md)), beside root and its own user
 grace | | so long `tripost queue undo` takes an operator's action back; what ends messages takes effect only then
+[monitor]
+token_file | | its first line is the token that may look and act: at least 16 characters, closed to other users
+read_token_file | | its first line is a token that may look
+origins | | by which names, beside those of loopback, the page is reached: `https://monitor.example.com`
 [lifecycle]
 drain | | time for what is under way at SIGTERM; a second signal stops at once
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from tripost.delivery.wire.addresses import AddressError, check_domain, parse_address
 from tripost.gateway.backend import check_backend
@@ -41,6 +42,7 @@ def check(config: Config, complain: Complain) -> None:
     each(config.relay.networks, ("relay", "networks"), _network)
     each(config.relay.domains, ("relay", "domains"), check_domain)
     each(config.local.domains, ("local", "domains"), check_domain)
+    each(config.monitor.origins, ("monitor", "origins"), _origin)
     each(config.dns.nameservers, ("dns", "nameservers"), _nameserver)
     if config.local.postmaster:
         _try(config.local.postmaster, ("local", "postmaster"), parse_address, complain)
@@ -101,6 +103,13 @@ def _check_tls(config: Config, complain: Complain) -> None:
     for number, one in enumerate(tls.sni):
         for place, name in enumerate(one.names):
             _try(name, ("tls", "sni", number, "names", place), _pattern, complain)
+
+
+def _origin(text: str) -> None:
+    parts = urlsplit(text)
+    more = parts.path.strip("/") or parts.query or parts.fragment or "@" in text
+    if parts.scheme not in ("http", "https") or not parts.hostname or more:
+        raise ValueError("an origin is written as https://monitor.example.com, with its port where it is not the usual")
 
 
 def _network(text: str) -> None:

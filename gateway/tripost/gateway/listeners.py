@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import socket as stdlib_socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -95,7 +96,7 @@ def close(services: list[Service]) -> None:
 
 class Acceptor:
     """Starts the sessions of all services in `nursery`; `closed(service)` says why a service takes nobody now, ""
-    when it does."""
+    when it does; `opened` holds how many connections each service has."""
 
     def __init__(
         self,
@@ -104,12 +105,14 @@ class Acceptor:
         clock: Clock,
         admission: Admission,
         closed: Callable[[str], str] = lambda service: "",
+        opened: Counter[str] | None = None,
     ) -> None:
         self._nursery = nursery
         self._bus = bus
         self._clock = clock
         self._admission = admission
         self._closed = closed
+        self._open: Counter[str] = opened if opened is not None else Counter()
 
     async def accept(self, service: Service) -> None:
         """The accept loop of one service, until cancelled."""
@@ -151,9 +154,11 @@ class Acceptor:
                     await stream.send_all(service.busy(why))
             return
         began = self._clock.now()
+        self._open[service.name] += 1
         try:
             await self._session(service, stream, peer)
         finally:
+            self._open[service.name] -= 1
             self._admission.leave(peer.client)
             now = self._clock.now()
             took = round(now - began, 6)

@@ -202,6 +202,12 @@ class Admin(msgspec.Struct, frozen=True, kw_only=True):
     grace: Duration = 300.0  # in which `queue undo` works
 
 
+class Monitor(msgspec.Struct, frozen=True, kw_only=True):
+    token_file: Path = ""  # who has it may act
+    read_token_file: Path = ""  # who has it may look
+    origins: list[str] = []  # beside loopback: https://monitor.example.com
+
+
 class Lifecycle(msgspec.Struct, frozen=True, kw_only=True):
     drain: Duration = 30.0
 
@@ -230,6 +236,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     events: Events = Events()
     history: History = History()
     admin: Admin = Admin()
+    monitor: Monitor = Monitor()
     lifecycle: Lifecycle = Lifecycle()
 
     @property

@@ -57,6 +57,16 @@ class Bus:
         """Events since the start."""
         return self._number - self._first
 
+    @property
+    def number(self) -> int:
+        """Of the newest event."""
+        return self._number
+
+    @property
+    def first(self) -> int:
+        """What the numbers of this start are greater than."""
+        return self._first
+
     def add_sink(self, sink: Callable[[Event], Any]) -> None:
         """`sink` must be quick and must not raise."""
         self._sinks.append(sink)

@@ -84,6 +84,17 @@ class Schedule:
         """Rows that are due."""
         return self._waiting[hop]
 
+    def queued(self, hop: int) -> int:
+        """Rows of the hop, wherever they are."""
+        return self._rows_of[hop]
+
+    def numbered(self, start: int, end: int) -> list[tuple[int, str]] | None:
+        """(rows, name) of the hops with such numbers that have some; None when there are no more hops."""
+        if start >= len(self._names):
+            return None
+        found = zip(self._rows_of[start:end], self._names[start:end], strict=True)
+        return [one for one in found if one[0]]
+
     def enrol(self, hop: int, rows: int = 1) -> None:
         """The hop has rows that it had not."""
         self._rows_of[hop] += rows

@@ -24,6 +24,7 @@ import msgspec
 
 from tripost.queue.body import BodyReader
 from tripost.queue.clock import Clock
+from tripost.queue.depths import AGES, Depths
 from tripost.queue.entries import Acceptance
 from tripost.queue.errors import SpoolError
 from tripost.queue.finding import ACTIVE, DEFERRED, DOWN, ENDING, HELD, READY, SUSPENDED, Wanted
@@ -77,7 +78,6 @@ class Match:
 
 
 HEADER = 64 << 10  # octets of a header that are looked at
-AGES = (5, 10, 20, 40, 80, 160, 320, 640, 1280)  # minutes, as qshape has them
 _LIMITS = [minutes * 60 for minutes in AGES]
 
 
@@ -104,6 +104,7 @@ class Search:
         self._clock = clock
         self._expire = expire
         self._pauses = pauses
+        self.depths = Depths(ledger, clock, expire)
         # what only delivery knows: a next hop's site, "" for unknown, and the class of a reply
         self.site_of: Callable[[str], str] = lambda next_hop: ""
         self.class_of: Callable[[str], str] = lambda reply: ""

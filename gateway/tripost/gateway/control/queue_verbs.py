@@ -19,11 +19,12 @@ from tripost.gateway.control.explain import Binding, Why, explained
 from tripost.gateway.control.frames import Answer, End, Row
 from tripost.gateway.control.server import Refused, Verb
 from tripost.queue.clock import Clock
+from tripost.queue.depths import AGES
 from tripost.queue.errors import SpoolError
 from tripost.queue.finding import Wanted
 from tripost.queue.manager import Queue
 from tripost.queue.message import Envelope
-from tripost.queue.search import AGES, Message
+from tripost.queue.search import Message
 
 LIST_LIMIT = 100
 EXPLAIN_LIMIT = 20

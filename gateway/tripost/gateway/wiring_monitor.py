@@ -1,0 +1,43 @@
+"""from the running parts to the `monitor` listener
+
+API      `make_monitor(config, sources)`: `serve` is the listener's handler, `run` what
+         paints the picture; `check(config)` says what is wrong with the tokens.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from trio_websocket import WebSocketConnection
+
+from tripost.gateway.monitor.auth import Doorman
+from tripost.gateway.monitor.http import Request, Response
+from tripost.gateway.monitor.live import Live
+from tripost.gateway.monitor.provider import Sources
+from tripost.gateway.monitor.server import Caller, Server
+from tripost.gateway.monitor.static import Static
+from tripost.gateway.monitor.tokens import read_tokens
+from tripost.gateway.monitor.wire import Wire
+from tripost.gateway.settings import Config
+
+
+class Monitor:
+    """Raises TokenError."""
+
+    def __init__(self, config: Config, sources: Sources) -> None:
+        doorman = Doorman(read_tokens(config), config.monitor.origins, secrets.token_bytes)
+        self._live = Live(sources)
+        self.run = self._live.run
+        server = Server(sources, doorman)
+        self.serve = server.serve
+
+        async def live(socket: WebSocketConnection, wire: Wire, request: Request, caller: Caller) -> None:
+            await self._live.serve(socket, wire)
+
+        async def static(request: Request, caller: Caller) -> Response:
+            return files.answer(request)
+
+        files = Static()
+        server.feed("/live", live)
+        server.route("/", static)
+        server.route("/static/*", static)
