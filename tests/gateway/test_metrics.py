@@ -79,8 +79,6 @@ def readings(next_hops: int = 3, sites: int = 3) -> Readings:
         clients_cut=0,
         connections={"smtp": 2},
         connections_limit=10,
-        memory=0,
-        memory_limit=1,
         messages_limit=0,
         octets_limit=0,
         min_free=1,

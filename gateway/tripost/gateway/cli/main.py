@@ -19,6 +19,7 @@ from tripost.gateway.cli.history_options import add_history
 from tripost.gateway.cli.queue_options import add_explain, add_queue
 from tripost.gateway.cli.sendmail_options import NAMES, add_sendmail
 from tripost.gateway.cli.session_options import add_session
+from tripost.gateway.cli.top_options import add_top
 from tripost.gateway.cli.trace_options import add_trace
 from tripost.gateway.cli.user_options import add_user
 
@@ -55,6 +56,9 @@ def parser() -> argparse.ArgumentParser:
     add_history(history)
     trace = commands.add_parser("trace", help="watch what live sessions say")
     add_trace(trace)
+    top_command = commands.add_parser("top", help="watch a gateway, and steer it, in a terminal")
+    add_top(top_command)
+    _config_option(top_command)
     status = _add(commands, "status", "what the running gateway is and does", "tripost status")
     explain = _add(
         commands,
@@ -178,6 +182,10 @@ def _run_without_config(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.command in WITHOUT_CONFIG:
         return _run_without_config(options)
+    if options.command == "top" and options.url:
+        from tripost.gateway.cli import top
+
+        return top.run(None, options)
     from tripost.gateway.config import ConfigError, load
 
     try:
@@ -206,6 +214,10 @@ def _run(options: argparse.Namespace) -> int:
         from tripost.gateway.cli import history
 
         return history.run(config, options)
+    if options.command == "top":
+        from tripost.gateway.cli import top
+
+        return top.run(config, options)
     if options.command == "trace":
         from tripost.gateway.cli import trace
 

@@ -12,6 +12,7 @@ import msgspec
 
 from tripost.gateway.cli.user import Row as User
 from tripost.gateway.control.explain import Why
+from tripost.gateway.monitor import feed
 from tripost.gateway.observe.observer import ObserverStatistics
 from tripost.gateway.observe.past import Past
 from tripost.queue.actions import Kept
@@ -202,6 +203,27 @@ def _like(name: str, kind: type[msgspec.Struct], **other: Any) -> type[msgspec.S
     return msgspec.defstruct(name, [*known, *other.items()], namespace={"__doc__": kind.__doc__})
 
 
+HOP = _like("NextHop", feed.Hop, next_hop=str)
+
+
+class Top(msgspec.Struct):
+    """What /live tells, of the ten fullest next hops."""
+
+    time: float
+    seq: int
+    state: feed.State
+    ready: bool
+    reason: str
+    up: float
+    queue: QueueStatistics
+    rates: feed.Rates
+    latency: feed.Latency
+    connections: feed.Connections
+    states: feed.States
+    hops_total: int
+    hops: list[HOP]  # type: ignore[valid-type]  # pyright: ignore[reportInvalidTypeForm]
+
+
 EXPLAINED = _like("Why", Why, site=str)
 
 ROWS: dict[str, type[msgspec.Struct]] = {
@@ -227,6 +249,7 @@ ROWS: dict[str, type[msgspec.Struct]] = {
     "queue limits": Limit,
     "history": Past,
     "trace": Line,
+    "top": Top,
     "queue export": Exported,
     "queue import": Imported,
     "queue explain": EXPLAINED,

@@ -67,8 +67,6 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         _c("tripost_refusals_total", "Clients or commands that were refused, by phase.", "service", "phase"),
         _c("tripost_logins_total", "Clients that logged in.", "service"),
         _c("tripost_login_failures_total", "Logins that failed, and why.", "service", "reason"),
-        _g("tripost_content_memory_bytes", "Octets of content in memory that is not committed yet."),
-        _g("tripost_content_memory_limit_bytes", "How many there may be: [limits] memory."),
     ),
     "The queue": (
         _g("tripost_queue_messages", "Messages that are queued."),

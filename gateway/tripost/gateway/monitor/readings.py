@@ -60,8 +60,6 @@ class Readings(msgspec.Struct, kw_only=True):
     clients_cut: int
     connections: Mapping[str, int]
     connections_limit: int
-    memory: int
-    memory_limit: int
     messages_limit: int
     octets_limit: int
     min_free: int
@@ -130,8 +128,6 @@ def _in(now: Readings) -> Samples:
         "tripost_refusals_total": _each(counted.refused),
         "tripost_logins_total": _each(counted.logged_in),
         "tripost_login_failures_total": _each(counted.login_failed),
-        "tripost_content_memory_bytes": _one(now.memory),
-        "tripost_content_memory_limit_bytes": _one(now.memory_limit),
     }
 
 

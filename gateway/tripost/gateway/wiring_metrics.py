@@ -1,0 +1,87 @@
+"""from the running parts to /metrics
+
+API      `make_metrics(config, sources, clients)`: what answers the route; it hears of
+         events from now on.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import platform
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from tripost.gateway.monitor.feed import Clients
+from tripost.gateway.monitor.machine import Watcher
+from tripost.gateway.monitor.metric_table import MOST
+from tripost.gateway.monitor.metrics import Metrics
+from tripost.gateway.monitor.provider import Sources
+from tripost.gateway.monitor.readings import Readings, SiteReading
+from tripost.gateway.observe.counting import Counting
+from tripost.gateway.settings import Config
+
+PYTHON = platform.python_version()
+
+
+def make_metrics(
+    config: Config,
+    sources: Sources,
+    clients: Callable[[], Clients],
+    roles: Callable[[], Mapping[int, str]] = lambda: {os.getpid(): "gateway"},
+) -> Metrics:
+    """`roles`: pid → role, of every process of the gateway."""
+    counting = Counting()
+    sources.bus.add_sink(counting.take)
+
+    async def read() -> Readings:
+        fullest = await sources.queue.search.depths.fullest(MOST)
+        return _read(config, sources, counting, clients(), fullest)
+
+    return Metrics(read, Watcher(os.path.join(config.state, "spool"), _certificates(config)), roles)
+
+
+def _read(config: Config, sources: Sources, counting: Counting, clients: Clients, fullest: list[str]) -> Readings:
+    """In one go: nothing changes meanwhile."""
+    queue, dispatcher = sources.queue, sources.dispatcher
+    depths, log = queue.search.depths, queue.log_statistics()
+    open_clients = msgspec.structs.asdict(clients)
+    cut = open_clients.pop("cut")
+    work = dispatcher.statistics()
+    busiest = heapq.nlargest(MOST, [(one.slots, name) for name, one in dispatcher.sites.items() if one.slots])
+    sites = [SiteReading(name, slots, dispatcher.sites[name].limit) for slots, name in busiest]
+    return Readings(
+        version=sources.version,
+        python=PYTHON,
+        began=sources.began,
+        ready=not sources.unready(),
+        stopping=sources.draining.begun,
+        counting=counting.copy(),
+        queue=queue.statistics(),
+        log=log,
+        last_commit=max(0.0, sources.wall(log.committed)),
+        readers=sources.observer.statistics().readers,
+        clients=open_clients,
+        clients_cut=cut,
+        connections=dict(sources.connections()),
+        connections_limit=config.limits.connections,
+        messages_limit=config.spool.messages,
+        octets_limit=config.spool.bytes,
+        min_free=config.spool.min_free,
+        next_hops=[(name, depths.count(name)) for name in fullest],
+        deliveries=depths.total(),
+        down=queue.search.down(),
+        suspended=len(queue.suspensions),
+        lookups=work.lookups,
+        slots=work.slots,
+        slots_limit=config.delivery.max_connections,
+        sites=sites,
+        sites_known=len(dispatcher.sites),
+    )
+
+
+def _certificates(config: Config) -> list[str]:
+    if config.tls.certificate:
+        return [config.tls.certificate, *(one.certificate for one in config.tls.sni)]
+    return [os.path.join(config.state, "tls", "self-signed.pem")]
