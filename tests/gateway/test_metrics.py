@@ -86,7 +86,6 @@ def readings(next_hops: int = 3, sites: int = 3) -> Readings:
         deliveries=sum([count for _, count in hops]) + 5,
         down=1,
         suspended=0,
-        lookups=0,
         slots=sites,
         slots_limit=10,
         sites=[SiteReading(f"site{number}", 1, 2) for number in range(sites)],

@@ -12,6 +12,7 @@ import platform
 from collections.abc import Callable, Mapping
 
 import msgspec
+import trio
 
 from tripost.gateway.monitor.feed import Clients
 from tripost.gateway.monitor.machine import Watcher
@@ -48,8 +49,8 @@ def _read(config: Config, sources: Sources, counting: Counting, clients: Clients
     depths, log = queue.search.depths, queue.log_statistics()
     open_clients = msgspec.structs.asdict(clients)
     cut = open_clients.pop("cut")
-    work = dispatcher.statistics()
-    busiest = heapq.nlargest(MOST, [(one.slots, name) for name, one in dispatcher.sites.items() if one.slots])
+    used = [(one.workers + one.extras, name) for name, one in dispatcher.sites.items()]
+    busiest = heapq.nlargest(MOST, [one for one in used if one[0]])
     sites = [SiteReading(name, slots, dispatcher.sites[name].limit) for slots, name in busiest]
     return Readings(
         version=sources.version,
@@ -60,7 +61,7 @@ def _read(config: Config, sources: Sources, counting: Counting, clients: Clients
         counting=counting.copy(),
         queue=queue.statistics(),
         log=log,
-        last_commit=max(0.0, sources.wall(log.committed)),
+        last_commit=max(0.0, sources.now() - trio.current_time() + log.committed),
         readers=sources.observer.statistics().readers,
         clients=open_clients,
         clients_cut=cut,
@@ -70,11 +71,10 @@ def _read(config: Config, sources: Sources, counting: Counting, clients: Clients
         octets_limit=config.spool.bytes,
         min_free=config.spool.min_free,
         next_hops=[(name, depths.count(name)) for name in fullest],
-        deliveries=depths.total(),
-        down=queue.search.down(),
+        deliveries=depths.total,
+        down=depths.down,
         suspended=len(queue.suspensions),
-        lookups=work.lookups,
-        slots=work.slots,
+        slots=sum([slots for slots, _ in used]),
         slots_limit=config.delivery.max_connections,
         sites=sites,
         sites_known=len(dispatcher.sites),

@@ -19,6 +19,7 @@ from tripost.gateway.monitor.static import Static
 from tripost.gateway.monitor.tokens import read_tokens
 from tripost.gateway.monitor.wire import Wire
 from tripost.gateway.settings import Config
+from tripost.gateway.wiring_metrics import make_metrics
 
 
 class Monitor:
@@ -37,6 +38,12 @@ class Monitor:
         async def static(request: Request, caller: Caller) -> Response:
             return files.answer(request)
 
+        async def told(request: Request, caller: Caller) -> Response:
+            kind, body = await metrics.text(request.headers.get("accept", ""))
+            return Response(kind=kind, body=body)
+
+        metrics = make_metrics(config, sources, lambda: self._live.clients)
+        server.route("/metrics", told)
         files = Static()
         server.feed("/live", live)
         server.route("/", static)

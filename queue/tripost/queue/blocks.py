@@ -66,6 +66,11 @@ class Blocks:
     def back_off(self, hop: int) -> BackOff | None:
         return self._back_offs.get(hop) if self._back_offs else None
 
+    @property
+    def down(self) -> int:
+        """How many hops could not be spoken to."""
+        return len(self._back_offs)
+
     def begin(self, hop: int, name: str, until: float, last: Deferred) -> None:
         """The hop could not be spoken to."""
         one = self._back_offs.setdefault(hop, BackOff())

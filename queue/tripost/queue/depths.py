@@ -67,6 +67,16 @@ class Depths:
         hop = self._schedule.find(next_hop)
         return self._schedule.queued(hop) if hop is not None else 0
 
+    @property
+    def total(self) -> int:
+        """Deliveries that are queued now."""
+        return self._rows.used
+
+    @property
+    def down(self) -> int:
+        """Next hops that could not be spoken to."""
+        return self._schedule.blocks.down
+
     async def fullest(self, most: int) -> list[str]:
         """The next hops with the most deliveries, those first."""
         best: list[tuple[int, str]] = []

@@ -64,8 +64,8 @@ class Queue:
         self._bus = bus
         self._reporter = reporter
         self._random = random
-        self._log = log
-        self._store = store
+        self._log, self._store = log, store
+        self.log_statistics = log.statistics
         self._ledger = ledger
         self._schedule = ledger.schedule
         self._bell: trio.Event | None = None

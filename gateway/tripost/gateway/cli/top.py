@@ -33,9 +33,7 @@ def run(config: Config | None, options: argparse.Namespace) -> int:
             return 0
         return _screen(where)
     except* (Unanswered, Rejected) as group:
-        wrong = leaf(group)
-        assert isinstance(wrong, Unanswered | Rejected)
-        code, text = failure(where, wrong)
+        code, text = failure(where, leaf(group))
         print(f"tripost: {text}", file=sys.stderr)
     except* KeyboardInterrupt:  # how it ends
         code = 0

@@ -114,7 +114,6 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         _c("tripost_delivery_limited_total", "How often a limit began to hold a site back.", "limit"),
         _g("tripost_delivery_slots", "Slots for connections of ours that are in use."),
         _g("tripost_delivery_slots_limit", "How many there are: [delivery] max_connections."),
-        _g("tripost_delivery_lookups", "Next hops whose hosts are being looked up, or wait for that."),
         _g("tripost_sites", "Sites that are remembered."),
         _g("tripost_site_slots", f"Slots used by the {MOST} busiest sites, and by all others.", "site"),
         _g("tripost_site_slots_limit", f"How many each of the {MOST} busiest sites may use now.", "site"),

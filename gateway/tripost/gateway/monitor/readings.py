@@ -67,7 +67,6 @@ class Readings(msgspec.Struct, kw_only=True):
     deliveries: int
     down: int
     suspended: int
-    lookups: int
     slots: int
     slots_limit: int
     sites: list[SiteReading]
@@ -182,7 +181,6 @@ def _out(now: Readings) -> Samples:
         "tripost_delivery_limited_total": _each(counted.limited),
         "tripost_delivery_slots": _one(now.slots),
         "tripost_delivery_slots_limit": _one(now.slots_limit),
-        "tripost_delivery_lookups": _one(now.lookups),
         "tripost_sites": _one(now.sites_known),
         "tripost_site_slots": _top([(one.name, one.slots) for one in now.sites], now.slots),
         "tripost_site_slots_limit": [((one.name,), one.limit) for one in now.sites[:MOST]],

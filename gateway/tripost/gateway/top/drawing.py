@@ -18,12 +18,14 @@ from tripost.gateway.top.words import Line, Span, age, brief, clean, count, fit,
 
 SMALLEST = 40, 8
 FAILURES = 6  # lines, with their head
+FLOW = 80  # cells, of the figures beside which the bars are
 TALL = 18  # lines from which failures are shown
 BARS = " ▁▂▃▄▅▆▇█"
 KEYS = (
     *(("s", "sort"), ("/", "filter"), ("e", "explain"), ("h", "hold"), ("l", "release"), ("z", "suspend")),
     *(("w", "resume"), ("t", "retry"), ("u", "undo"), ("f", "failures"), ("?", "help"), ("q", "quit")),
 )
+FEW = tuple(one for one in KEYS if one[1] not in ("release", "retry", "failures"))
 HELP = (
     "↑ ↓ PgUp PgDn Home End   choose a next hop (also j and k)",
     "s o                      sort by the next column; the other way round",
@@ -114,7 +116,7 @@ def _whole(model: Model, cells: int, lines: int, now: float) -> list[Line]:
         model.page = max(1, room - len(below) - 1)
         body = _table(model, cells, now)
         body += [[] for _ in range(room - len(below) - len(body))] + below
-    return [*head, *body, _foot(model)]
+    return [*head, *body, _foot(model, cells)]
 
 
 # --- the head ---
@@ -159,15 +161,15 @@ def _flow(state: dict[str, Any], cells: int) -> list[Line]:
     for label, name in (("accept", "accept"), ("deliver", "deliver")):
         one = latency[name]
         figures = " ".join([brief(one[part]) for part in ("p50", "p90", "p99")]) if one["count"] else "-"
-        late += _figure(f"{label} p50 p90 p99", fit(figures, 22))
+        late += _figure(f"{label} p50/90/99", fit(figures, 20))
     series = state.get("series")
     if not series or cells < 110:
         return [flow, late]
-    bars = max(10, (cells - 74) // 2 - 8)
+    bars = cells - FLOW - 6
     for number, (label, name) in enumerate((("in", "accepted"), ("out", "relayed"))):
         line = flow if number == 0 else late
-        line.append(Span(" " * max(1, 74 - sum([width(span.text) for span in line]))))
-        line += [Span(f" {label} ", "dim"), Span(fit(spark(series[name], bars * 2), bars * 2), "chart")]
+        line.append(Span(" " * (FLOW - sum([width(span.text) for span in line]))))
+        line += [Span(f" {fit(label, 4)}", "dim"), Span(spark(series[name], bars), "chart")]
     return [flow, late]
 
 
@@ -267,7 +269,7 @@ def _folded(text: str, cells: int) -> list[str]:
     return [*lines, rest]
 
 
-def _foot(model: Model) -> Line:
+def _foot(model: Model, cells: int) -> Line:
     match model.mode:
         case "filter":
             return [Span(" filter: ", "key"), Span(f"{clean(model.typed)}█"), Span("  Enter, or Esc", "dim")]
@@ -279,15 +281,16 @@ def _foot(model: Model) -> Line:
         case "text" | "help":
             return [Span(" any key goes back", "dim")]
         case _:
-            return _keys(model)
+            return _keys(model, cells)
 
 
-def _keys(model: Model) -> Line:
+def _keys(model: Model, cells: int) -> Line:
     if model.busy:
         return [Span(f" {clean(model.busy)} …", "dim")]
     if model.note:
         return [Span(f" {model.note}", "bad" if model.bad else "good")]
     line: Line = [Span(f" /{clean(model.filter)} ", "warn")] if model.filter else []
-    for key, text in KEYS:
+    left = cells - sum([width(one.text) for one in line])
+    for key, text in KEYS if left >= sum([len(text) + 3 for _, text in KEYS]) else FEW:
         line += [Span(f" {key}", "key"), Span(f" {text}", "dim")]
     return line

@@ -9,7 +9,6 @@ Exit     0 left; 1 the gateway says no (401); 3 none answers. A gateway that ans
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -27,10 +26,11 @@ if TYPE_CHECKING:
     from tripost.gateway.top.screen import Screen
 
 TICK = 0.5  # seconds
+PATIENCE = 3.0  # seconds for the first line
 SEARCH = 5.0  # seconds between two searches for what a filter wants
 
 
-def failure(where: Where, wrong: Exception) -> tuple[int, str]:
+def failure(where: Where, wrong: BaseException) -> tuple[int, str]:
     """(exit code, what to tell)."""
     if isinstance(wrong, Rejected):
         if wrong.status == 401:
@@ -127,7 +127,8 @@ async def write_lines(link: Link, *, as_json: bool, interval: float, most: int) 
     def told(state: dict[str, Any]) -> None:
         newest.clear()
         newest.update(state)
-        some.set()
+        if state.get("sampled"):
+            some.set()
 
     def lost(why: str) -> None:
         newest.clear()
@@ -136,11 +137,11 @@ async def write_lines(link: Link, *, as_json: bool, interval: float, most: int) 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.follow, told, lost)
         written = 0
-        await some.wait()
+        with trio.move_on_after(PATIENCE):  # the queue is looked at only since somebody watches
+            await some.wait()
         while True:
             if newest:
-                text = plain.row(newest) if as_json else plain.line(newest, time.time()).encode("utf-8", "replace")
-                os.write(1, text + b"\n")
+                print(plain.row(newest).decode() if as_json else plain.line(newest, time.time()), flush=True)
                 written += 1
                 if written == most:
                     nursery.cancel_scope.cancel()
