@@ -29,6 +29,7 @@ PURE = {
     "gateway/tripost/gateway/monitor": "auth feed figures metric_table readings",
     "gateway/tripost/gateway/observe": "counting history_rows history_sql journal schema",
     "gateway/tripost/gateway/cli": "sendmail_arguments sendmail_message completion starter",
+    "gateway/tripost/gateway/top": "words keys model drawing plain",
     "gateway/tripost/gateway/egress": "login_delay pop3_protocol pop3_top",
     "gateway/tripost/gateway/egress/imap": "reader cursor sets utf7 search_keys fetch_items values arguments "
     "arguments_selected commands threads listing capabilities sections",

@@ -7,7 +7,7 @@ terminals get more columns, lower ones no failures.
 
 from __future__ import annotations
 
-import time
+import datetime
 from collections.abc import Callable
 from typing import Any
 
@@ -132,7 +132,7 @@ def _head(model: Model, cells: int, now: float) -> list[Line]:
     else:
         title.append(Span(clean(f" {state.get('state', '')}: {state.get('reason', '')} "), "bad"))
     title.append(Span(f" up {age(state.get('up', 0.0))}", "dim"))
-    clock = time.strftime("%H:%M:%S", time.localtime(now))
+    clock = datetime.datetime.fromtimestamp(now).strftime("%H:%M:%S")
     gap = cells - sum([width(span.text) for span in title]) - len(clock) - 1
     if gap > 0:
         title.append(Span(" " * gap + clock, "dim"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import datetime
 from typing import Any
 
 import msgspec
@@ -19,7 +19,8 @@ KEPT = (
 def line(state: dict[str, Any], now: float) -> str:
     """For people and for `grep`."""
     rates, queue, links = state["rates"], state["queue"], state["connections"]
-    parts = [time.strftime("%H:%M:%S", time.localtime(now)), state["state"] if state["ready"] else "not-ready"]
+    clock = datetime.datetime.fromtimestamp(now).strftime("%H:%M:%S")
+    parts = [clock, state["state"] if state["ready"] else "not-ready"]
     parts += [f"{name}={rate(rates[name]['s1'])}/s" for name in FLOWS]
     for name in ("accept", "deliver"):
         parts.append(f"{name}-p99={brief(state['latency'][name]['p99'])}")
