@@ -24,8 +24,8 @@ from typing import Any
 import trio
 from queues import letter_body
 
-from tripost.delivery.connection import connect_tcp
 from tripost.delivery.dispatcher import Dispatcher
+from tripost.delivery.fast_stream import connect_tcp
 from tripost.delivery.resolver import Hosts
 from tripost.delivery.settings import DeliverySettings, Destination
 from tripost.queue.body import BodyReader

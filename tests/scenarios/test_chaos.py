@@ -19,7 +19,7 @@ from trio.testing import MockClock
 from support.chaos import HANDSHAKES, PHASES, WAYS, Chaos
 from support.lab import Lab, lab
 from support.queues import SMALL, put
-from tripost.delivery.connection import connect_tcp
+from tripost.delivery.fast_stream import connect_tcp
 from tripost.delivery.settings import DeliverySettings, Destination
 from tripost.queue import events
 from tripost.queue.retry import Schedule

@@ -15,9 +15,9 @@ from support.fake_files import FakeFiles, run_here
 from support.peers import Names, Peer
 from support.queues import SMALL, queue_on
 from tripost.delivery.client_tls import ClientTls
-from tripost.delivery.connection import Connect
 from tripost.delivery.dispatcher import Dispatcher
 from tripost.delivery.dsn import make_report
+from tripost.delivery.fast_stream import Connect
 from tripost.delivery.mailbox.maildir import MaildirDelivery, Place
 from tripost.delivery.resolver import Names as ResolverNames
 from tripost.delivery.routing import Router

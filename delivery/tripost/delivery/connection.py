@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 import trio
@@ -22,6 +22,7 @@ from tripost.delivery.client_tls import ClientTls, TlsFailed
 from tripost.delivery.contents import READ, for_seven_bits, last_chunk, look
 from tripost.delivery.course import Course, reason
 from tripost.delivery.demands import Content, Host, Plan, limits, needs_look, plan
+from tripost.delivery.fast_stream import FastStream
 from tripost.delivery.links import Cargo, Down, Turn
 from tripost.delivery.resolver import Unroutable
 from tripost.delivery.smtp_protocol import Transaction, read_extensions
@@ -41,8 +42,8 @@ DOT = 600.0
 QUIT = 2.0
 MOST_CHALLENGES = 4  # of an AUTH exchange
 
-Connect = Callable[[str, int, str], Awaitable[trio.abc.Stream]]
 _GONE = (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, ReplyError, EOFError)
+_NOTHING = nullcontext()
 
 
 class Opening(msgspec.Struct, frozen=True):
@@ -65,13 +66,6 @@ class Opening(msgspec.Struct, frozen=True):
         return f"{self.host} [{self.address}]:{self.port}" if self.port else self.host
 
 
-async def connect_tcp(address: str, port: int, source: str = "") -> trio.abc.Stream:
-    """To an IP address, from `source` where it is given, or to the Unix socket at a path. Raises OSError."""
-    if address.startswith("/"):
-        return await trio.open_unix_socket(address)
-    return await trio.open_tcp_stream(address, port, local_address=source or None)
-
-
 class Connection:
     """One host, greeted; made by `greet`. `greeting` and `handshake`: seconds they took."""
 
@@ -91,6 +85,7 @@ class Connection:
         self.messages = 0
         self.greeting = self.handshake = 0.0
         self.dialogue = opening.dialogue
+        self._watch: trio.CancelScope | None = None  # of a transaction
 
     @classmethod
     async def greet(cls, stream: trio.abc.Stream, opening: Opening, tls: ClientTls) -> Connection:
@@ -208,19 +203,33 @@ class Connection:
         """Send commands, and take the first reply. `shown`: what tracers are told instead."""
         if self.dialogue.tracers:
             self.dialogue.sends(data, shown)
-        with trio.fail_after(timeout):
-            await self._stream.send_all(data)
+        with self._within(timeout):
+            await self._put(data)
             return await self._receive()
 
     async def _send(self, data: bytes, timeout: float) -> None:
-        with trio.fail_after(timeout):
-            await self._stream.send_all(data)
+        with self._within(timeout):
+            await self._put(data)
+
+    def _within(self, seconds: float) -> AbstractContextManager[object]:
+        """A time limit. A transaction has one scope, whose deadline moves: that costs less than a scope each."""
+        if self._watch is None:
+            return trio.fail_after(seconds)
+        self._watch.deadline = trio.current_time() + seconds
+        return _NOTHING
+
+    async def _put(self, data: bytes) -> None:
+        """At once where the system takes it; whoever has sent waits for a reply next, and lets others run then."""
+        stream = self._stream
+        sent = stream.send_now(data) if isinstance(stream, FastStream) else 0
+        if sent < len(data):
+            await stream.send_all(data[sent:])
 
     async def _reply(self, timeout: float) -> Reply:
         reply = self._replies.next()
         if reply is not None:
             return self._heard(reply)
-        with trio.fail_after(timeout):
+        with self._within(timeout):
             return await self._receive()
 
     async def _receive(self) -> Reply:
@@ -285,10 +294,15 @@ class Connection:
         course = Course("mail")
         gone: Exception | None = None
         try:
-            await self._run(transaction, reader, course, chunking=planned.chunking)
+            with trio.CancelScope() as self._watch:
+                await self._run(transaction, reader, course, chunking=planned.chunking)
+            if self._watch.cancelled_caught:
+                raise trio.TooSlowError
         except _GONE as wrong:
             gone, self.usable = wrong, False
             self.stale = self.messages > 1 and course.phase == "mail" and not transaction.heard
+        finally:
+            self._watch = None
         phase, opening = course.phase, self.opening
         opened = (opening.connect, self.greeting, self.handshake) if self.messages == 1 else (0.0, 0.0, 0.0)
         transfer = course.transfer(opening.address, self.tls, opened)
@@ -329,11 +343,13 @@ class Connection:
             await self._reset()
 
     async def _dots(self, reader: BodyReader, course: Course) -> None:
-        stuffer = DotStuffer()
-        while data := await reader.read(READ):
+        """The content, its last piece together with the end."""
+        stuffer, data = DotStuffer(), await reader.read(READ)
+        while more := await reader.read(READ):
             await self._send(stuffer.feed(data), BLOCK)
+            data = more
         course.enter("dot")
-        await self._send(stuffer.finish(), BLOCK)
+        await self._send(stuffer.feed(data) + stuffer.finish(), BLOCK)
 
     async def _chunk(self, reader: BodyReader, course: Course) -> None:
         """The content as it is, in one chunk (RFC 3030 §2). Raises SpoolError when it is not as long as it was."""

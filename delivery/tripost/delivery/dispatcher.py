@@ -22,8 +22,8 @@ from contextlib import contextmanager
 import trio
 
 from tripost.delivery.client_tls import ClientTls
-from tripost.delivery.connection import Connect, connect_tcp
 from tripost.delivery.dialling import Dialler
+from tripost.delivery.fast_stream import Connect, connect_tcp
 from tripost.delivery.hosts import Here
 from tripost.delivery.links import Opener
 from tripost.delivery.outside import LocalDelivery, Outside

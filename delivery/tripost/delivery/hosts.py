@@ -17,8 +17,9 @@ from collections.abc import Sequence
 import trio
 
 from tripost.delivery.client_tls import ClientTls, TlsFailed
-from tripost.delivery.connection import Connect, Connection, Opening
+from tripost.delivery.connection import Connection, Opening
 from tripost.delivery.course import reason
+from tripost.delivery.fast_stream import Connect
 from tripost.delivery.links import Down, Order, Spare
 from tripost.queue.dialogue import Dialogue
 

@@ -26,9 +26,9 @@ from typing import Any
 import msgspec
 import trio
 
+from tripost.delivery.fast_stream import FastStream
 from tripost.gateway import sockets
 from tripost.gateway.admission import Admission
-from tripost.gateway.fast_stream import FastStream
 from tripost.gateway.peer import Network, Peer, is_in, secured
 from tripost.gateway.proxy_protocol import Header, HeaderError, HeaderReader
 from tripost.gateway.sockets import ListenError, split_address

@@ -124,7 +124,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 class Spool(msgspec.Struct, frozen=True, kw_only=True):
     segment_size: Size = 64 << 20
-    inline: Size = 32 << 10
+    inline: Size = 128 << 10
     min_free: Size = 1 << 30
     min_free_inodes: int = 10_000
     messages: int = 0  # no limit

@@ -18,11 +18,11 @@ from contextlib import aclosing
 
 import trio
 
+from tripost.delivery.fast_stream import FastStream
 from tripost.delivery.wire.addresses import AddressError, parse_address
 from tripost.gateway import sockets
 from tripost.gateway.control.frames import REQUEST_LIMIT, Answer, Error, Reader, Request, Row, frame
 from tripost.gateway.control.server import PATIENCE, Refused, Upload, Verb, credentials, may_steer, read_request
-from tripost.gateway.fast_stream import FastStream
 from tripost.gateway.ingress.context import IngressContext, Who
 from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.gateway.listeners import Service

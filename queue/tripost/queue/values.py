@@ -24,7 +24,7 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True):
     warn: float = 0.0  # after so long the sender is told once that it is not delivered yet; 0: never
     ret: str = "HDRS"  # what a report quotes where the sender did not say
     most_original: int = 50 << 10  # octets of the original that a report may quote
-    inline: int = 32_768
+    inline: int = 131_072
     segment_size: int = 64 << 20
     probe_first: float = 60.0
     probe_longest: float = 1800.0

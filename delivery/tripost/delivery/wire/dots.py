@@ -19,8 +19,8 @@ _NEWLINE = re.compile(rb"\r\n|\r|\n")
 
 def _bare(content: bytes) -> bool:
     """Is there a CR or LF without the other? `content` must not end between the two."""
-    pairs = content.count(b"\r\n")
-    return content.count(b"\r") != pairs or content.count(b"\n") != pairs
+    rest = content.replace(b"\r\n", b"")
+    return b"\r" in rest or b"\n" in rest
 
 
 class DotReader:
@@ -40,7 +40,8 @@ class DotReader:
         Never more than 4 octets are held back.
         """
         data = self._held + data
-        end = data.find(b"\r\n.\r\n")
+        dot = data.find(b"\r\n.")  # the first that matters: most contents have none but the end
+        end = data.find(b"\r\n.\r\n", dot) if dot >= 0 else -1
         if end >= 0:
             self.done = True
             self.rest = data[end + 5 :]
@@ -48,12 +49,13 @@ class DotReader:
         else:
             keep = _open_end(data)
             content, self._held = data[: len(data) - keep], data[len(data) - keep :]
-        return self._content(content)
+        return self._content(content, stuffed=0 <= dot < len(content) - 2)
 
-    def _content(self, content: bytes) -> bytes:
+    def _content(self, content: bytes, *, stuffed: bool) -> bytes:
         bare = (self._normalize or not self.bare) and _bare(content)
         self.bare = self.bare or bare
-        content = content.replace(b"\r\n.", b"\r\n")
+        if stuffed:
+            content = content.replace(b"\r\n.", b"\r\n")
         if bare and self._normalize:
             content = _NEWLINE.sub(b"\r\n", content)
         if self._fresh and content:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import msgspec
 import trio
 
+from tripost.delivery.fast_stream import FastStream
 from tripost.gateway import sockets
 from tripost.gateway.control.frames import (
     REQUEST_LIMIT,
@@ -33,7 +34,6 @@ from tripost.gateway.control.frames import (
     decode_request,
     frame,
 )
-from tripost.gateway.fast_stream import FastStream
 from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.events import Trouble

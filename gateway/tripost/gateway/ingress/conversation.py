@@ -20,8 +20,8 @@ from contextlib import suppress
 
 import trio
 
+from tripost.delivery.fast_stream import FastStream
 from tripost.delivery.wire.replies import Reply, reply
-from tripost.gateway.fast_stream import FastStream
 from tripost.gateway.ingress.context import IngressContext
 from tripost.gateway.ingress.hearing import hear
 from tripost.gateway.ingress.patience import NEVER

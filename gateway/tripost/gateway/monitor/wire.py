@@ -16,7 +16,7 @@ import struct
 
 import trio
 
-from tripost.gateway.fast_stream import FastStream
+from tripost.delivery.fast_stream import FastStream
 
 STUCK = 10.0
 PARTING = 1.0

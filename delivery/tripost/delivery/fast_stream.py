@@ -5,7 +5,7 @@ its socket does so once more. A session's one task needs none of this twice.
 
 API      `FastStream(sock)` is a stream and owns the socket, which becomes
          non-blocking; `send_now(data)` sends at once what fits and says how much
-         that was; `close()`.
+         that was; `close()`. `connect_tcp` opens one.
 Promise  the coroutines always let others run; the descriptor is not touched once
          the stream is closed, and whoever waits on it then is woken.
 Why      Measured with `bench/source.py`, docs/performance.md has the figures.
@@ -15,10 +15,14 @@ from __future__ import annotations
 
 import os
 import socket as stdlib_socket
+from collections.abc import Awaitable, Callable
 
 import trio
 
 READ = 65_536
+
+
+Connect = Callable[[str, int, str], Awaitable[trio.abc.Stream]]
 
 
 class FastStream(trio.abc.Stream):
@@ -77,3 +81,28 @@ class FastStream(trio.abc.Stream):
     async def aclose(self) -> None:
         self.close()
         await trio.lowlevel.checkpoint()
+
+
+async def connect_tcp(address: str, port: int, source: str = "") -> trio.abc.Stream:
+    """To an IP address, from `source` where it is given, or to the Unix socket at a path. Raises OSError."""
+    if address.startswith("/"):
+        return await trio.open_unix_socket(address)
+    family = stdlib_socket.AF_INET6 if ":" in address else stdlib_socket.AF_INET
+    sock = stdlib_socket.socket(family, stdlib_socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
+        if source:
+            sock.bind((source, 0))
+        try:
+            sock.connect((address, port))
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
+            wrong = sock.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_ERROR)
+            if wrong:
+                raise OSError(wrong, os.strerror(wrong)) from None
+        await trio.lowlevel.checkpoint()
+    except BaseException:
+        sock.close()
+        raise
+    return FastStream(sock)

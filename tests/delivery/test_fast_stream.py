@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from tripost.gateway.fast_stream import FastStream
+from tripost.delivery.fast_stream import FastStream
 
 
 @asynccontextmanager
