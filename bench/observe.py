@@ -48,20 +48,30 @@ format = "{events}"
 [history]
 keep = "{keep}"
 """
+MONITOR = """\
+[[listen]]
+service = "monitor"
+address = "127.0.0.1:{port}"
+"""
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 class Gateway:
-    """A running one; `has`: events, history."""
+    """A running one; `has`: events, history, monitor."""
 
     def __init__(self, folder: pathlib.Path, sink: int, has: str) -> None:
         folder.mkdir()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port, self.monitor = _free_port(), _free_port()
         self.folder = folder
         self.config = folder / "tripost.toml"
         events, keep = "json" if "events" in has else "off", "7d" if "history" in has else "0s"
-        self.config.write_text(TOML.format(port=self.port, sink=sink, events=events, keep=keep))
+        text = TOML.format(port=self.port, sink=sink, events=events, keep=keep)
+        self.config.write_text(text + (MONITOR.format(port=self.monitor) if "monitor" in has else ""))
         self.child = subprocess.Popen([sys.executable, "-m", "tripost", "serve", str(self.config)])
         for _ in range(400):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as one:

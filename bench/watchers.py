@@ -1,0 +1,364 @@
+"""what those who watch cost: relay rates with and without them, CPU of a client, memory; one JSON line
+
+    deploy/uv run python bench/watchers.py live --clients 200       the rate while so many read /live, over that without
+    deploy/uv run python bench/watchers.py stuck --clients 20       while so many never read
+    deploy/uv run python bench/watchers.py all                      everything on, over everything off
+    deploy/uv run python bench/watchers.py one                      the gateway's CPU for one client of /live
+    deploy/uv run python bench/watchers.py top                      the CPU of `tripost top`, in tmux
+
+`live` and `stuck`: one gateway takes turns with and without clients, which come before a turn and go after it. A client
+that is cut comes back. `all`: two gateways take turns, as in observe.py; the one has events in a file, history, and a
+monitor that is scraped each 5 s and has a client of /live and one of /events, as a page is; the other has nothing.
+Which turn is first alternates from pair to pair. What the clients themselves cost is told, and is taken from the same
+cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import json
+import os
+import pathlib
+import selectors
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import observe
+import source
+
+from delivery import SinkProcess
+
+ALL = "events,history,monitor"
+SCRAPE = 5.0  # seconds
+SIZES = ((80, 24), (200, 60))
+
+
+# --- clients, in a process of their own ---
+
+
+def upgraded(port: int, path: str, patience: float = 10.0) -> socket.socket | None:
+    """A websocket, its head read; None where there is none of that path."""
+    one = socket.create_connection(("127.0.0.1", port), patience)
+    key = base64.b64encode(os.urandom(16)).decode()
+    one.sendall(
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    head = b""
+    while b"\r\n\r\n" not in head:
+        data = one.recv(1)  # not a byte more: a client that is stuck has read nothing
+        if not data:
+            return None
+        head += data
+    return one if b" 101 " in head.split(b"\r\n", 1)[0] else None
+
+
+class Reading:
+    """Frames of one socket, counted."""
+
+    def __init__(self) -> None:
+        self.messages = self.octets = 0
+        self._left = 0
+        self._head = b""
+
+    def feed(self, data: bytes) -> None:
+        self.octets += len(data)
+        while data:
+            if self._left:
+                taken = min(self._left, len(data))
+                self._left -= taken
+                data = data[taken:]
+                continue
+            need = 2 if len(self._head) < 2 else {126: 4, 127: 10}.get(self._head[1] & 127, 2)
+            self._head, data = self._head + data[: need - len(self._head)], data[max(0, need - len(self._head)) :]
+            if len(self._head) < 2:
+                continue
+            size = self._head[1] & 127
+            need = {126: 4, 127: 10}.get(size, 2)
+            if len(self._head) == need:
+                self._left = size if size < 126 else int.from_bytes(self._head[2:], "big")
+                self.messages += self._head[0] & 15 == 1
+                self._head = b""
+
+
+def clients(options: argparse.Namespace) -> None:
+    """Until SIGTERM; says "ready" when all are there, and a JSON line at the end."""
+    stop = False
+
+    def end(*_: object) -> None:
+        nonlocal stop
+        stop = True
+
+    signal.signal(signal.SIGTERM, end)
+    chosen, readings, opened = selectors.DefaultSelector(), Reading(), 0
+    scrapes, next_scrape = 0, time.monotonic() if options.scrape else float("inf")
+
+    def join(path: str) -> bool:
+        nonlocal opened
+        one = upgraded(options.port, path)
+        if one is not None:
+            opened += 1
+            one.setblocking(False)
+            # one that is stuck is only looked at for whether it was cut, which EPOLLRDHUP (0x2000) tells
+            events = 0x2000 if options.never_read else selectors.EVENT_READ
+            _register(chosen, one, events, (path, Reading()))
+        return one is not None
+
+    there = [join(path) for path in options.paths.split(",") for _ in range(options.count)]
+    print("ready", sum(there), flush=True)
+    began = time.monotonic()
+    while not stop:
+        for key, _ in chosen.select(min(0.5, max(0.0, next_scrape - time.monotonic()))):
+            if _take(key, options.never_read, readings):
+                chosen.unregister(key.fileobj)
+                key.fileobj.close()  # type: ignore[union-attr]
+                join(key.data[0])
+        if time.monotonic() >= next_scrape:
+            next_scrape += SCRAPE
+            with urllib.request.urlopen(f"http://127.0.0.1:{options.port}/metrics", timeout=30) as answer:
+                answer.read()
+            scrapes += 1
+    row = {"clients": sum(there), "opened": opened, "messages": readings.messages, "octets": readings.octets}
+    row |= {"seconds": time.monotonic() - began, "scrapes": scrapes, "cpu": time.process_time()}
+    print(json.dumps(row), flush=True)
+
+
+def _register(chosen: selectors.BaseSelector, one: socket.socket, events: int, data: Any) -> None:
+    """Past the selector's own check of the events, which knows two only."""
+    key = chosen.register(one, selectors.EVENT_READ, data)
+    if events != selectors.EVENT_READ:
+        chosen._selector.modify(key.fd, events)  # type: ignore[attr-defined]
+
+
+def _take(key: selectors.SelectorKey, never: bool, whole: Reading) -> bool:
+    """True when it is over."""
+    if never:
+        return True
+    try:
+        data = key.fileobj.recv(1 << 20)  # type: ignore[union-attr]
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    mine: Reading = key.data[1]
+    before = mine.messages
+    mine.feed(data)
+    whole.messages += mine.messages - before
+    whole.octets += len(data)
+    return not data
+
+
+class Watchers:
+    """Such clients; `told` once they have ended."""
+
+    def __init__(self, port: int, count: int, *more: str, paths: str = "/live") -> None:
+        words = ["clients", "--port", str(port), "--count", str(count), "--paths", paths, *more]
+        self.child = subprocess.Popen([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True)
+        assert self.child.stdout is not None
+        self.there = int(self.child.stdout.readline().split()[1])
+        self.told: dict[str, Any] = {}
+
+    def end(self) -> None:
+        self.child.send_signal(signal.SIGTERM)
+        out, _ = self.child.communicate(timeout=60)
+        self.told = json.loads(out)
+
+
+@contextlib.contextmanager
+def watched(make: Callable[[], Watchers] | None, told: list[dict[str, Any]]) -> Iterator[None]:
+    made = make() if make is not None else None
+    try:
+        yield
+    finally:
+        if made is not None:
+            made.end()
+            told.append(made.told)
+
+
+def resident(pid: int) -> int:
+    """KiB."""
+    text = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1])
+
+
+# --- rates ---
+
+
+def rates(options: argparse.Namespace) -> dict[str, Any]:
+    """live, stuck, all."""
+    sink = SinkProcess()
+    figures: dict[str, list[tuple[float, float]]] = {"with": [], "without": []}
+    told: list[dict[str, Any]] = []
+    memory = {"with": 0, "without": 0}
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        whole = observe.Gateway(pathlib.Path(folder) / "on", sink.port, ALL)
+        other = observe.Gateway(pathlib.Path(folder) / "off", sink.port, "") if options.what == "all" else whole
+
+        def make() -> Watchers:
+            if options.what == "all":
+                return Watchers(whole.monitor, 1, "--scrape", paths="/live,/events")
+            return Watchers(whole.monitor, options.clients, *["--never-read"] * (options.what == "stuck"))
+
+        try:
+            for one in {whole, other}:
+                observe.turn(one, sink, options)  # to warm up
+            for number in range(options.pairs):
+                for name in ("with", "without") if number % 2 else ("without", "with"):
+                    gateway = whole if name == "with" else other
+                    with watched(make if name == "with" else None, told):
+                        time.sleep(options.pause)
+                        figures[name].append(observe.turn(gateway, sink, options))
+                        memory[name] = max(memory[name], resident(gateway.child.pid))
+            dropped = {one["name"]: one["dropped"] for one in whole.status()["events"]["readers"]}
+        finally:
+            for one in {whole, other}:
+                one.stop()
+            sink.end()
+    return _summed(options, figures, told, memory) | {"dropped": dropped}
+
+
+def _summed(
+    options: argparse.Namespace,
+    figures: dict[str, list[tuple[float, float]]],
+    told: list[dict[str, Any]],
+    memory: dict[str, int],
+) -> dict[str, Any]:
+    ratios = [one[0] / two[0] for one, two in zip(figures["with"], figures["without"], strict=True)]
+    cpu = {name: statistics.median([one[1] for one in some]) for name, some in figures.items()}
+    medians = {name: statistics.median([one[0] for one in some]) for name, some in figures.items()}
+    seconds = sum([one["seconds"] for one in told]) or 1.0
+    clients = statistics.median([one["clients"] for one in told])
+    return {
+        "bench": "watchers",
+        "what": options.what,
+        "clients": clients,
+        "messages": options.messages,
+        "pairs": options.pairs,
+        "median": round(statistics.median(ratios), 3),
+        "of_medians": round(medians["with"] / medians["without"], 3),
+        "ratios": [round(one, 3) for one in ratios],
+        "per_second": {name: round(one) for name, one in medians.items()},
+        "cpu_ms_per_message": {name: round(one, 3) for name, one in cpu.items()},
+        "resident_kib": memory,
+        "told_hz": round(sum([one["messages"] for one in told]) / seconds / max(1, clients), 2),
+        "told_octets": round(sum([one["octets"] for one in told]) / max(1, sum([one["messages"] for one in told]))),
+        "opened": sum([one["opened"] for one in told]),
+        "scrapes": sum([one["scrapes"] for one in told]),
+        "clients_cpu": round(sum([one["cpu"] for one in told]) / seconds, 3),
+        "cores": os.cpu_count(),
+    }
+
+
+# --- one client, and top ---
+
+
+def _busy(gateway: observe.Gateway, options: argparse.Namespace) -> subprocess.Popen[bytes]:
+    """Some mail, all the time, to many domains."""
+    words = ["--port", str(gateway.port), "--rate", str(options.rate), "--seconds", "600", "--connections", "5"]
+    program = str(pathlib.Path(__file__).with_name("source.py"))
+    return subprocess.Popen([sys.executable, program, *words, "--domains", "60"], stdout=subprocess.DEVNULL)
+
+
+def share(pid: int, seconds: float) -> float:
+    """Of a core, in per cent."""
+    before, began = source.cpu_of(pid), time.perf_counter()
+    time.sleep(seconds)
+    return (source.cpu_of(pid) - before) / (time.perf_counter() - began) * 100
+
+
+def one(options: argparse.Namespace) -> dict[str, Any]:
+    """The gateway's CPU with a client of /live, less that without, in turns; with `--rate` mail a second meanwhile."""
+    sink = SinkProcess()
+    found: dict[str, list[float]] = {"with": [], "without": []}
+    told: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        gateway = observe.Gateway(pathlib.Path(folder) / "one", sink.port, ALL)
+        busy = _busy(gateway, options) if options.rate else None
+        try:
+            time.sleep(2)
+            for number in range(options.pairs):
+                for name in ("with", "without") if number % 2 else ("without", "with"):
+                    with watched((lambda: Watchers(gateway.monitor, 1)) if name == "with" else None, told):
+                        time.sleep(1)
+                        found[name].append(share(gateway.child.pid, options.seconds))
+        finally:
+            if busy is not None:
+                busy.kill()
+                busy.wait()
+            gateway.stop()
+            sink.end()
+    more = [a - b for a, b in zip(found["with"], found["without"], strict=True)]
+    hz = sum([one["messages"] for one in told]) / sum([one["seconds"] for one in told])
+    return {
+        "bench": "watchers",
+        "what": "one",
+        "rate": options.rate,
+        "percent_with": [round(one, 2) for one in found["with"]],
+        "percent_without": [round(one, 2) for one in found["without"]],
+        "percent_of_a_core": round(statistics.median(more), 2),
+        "told_hz": round(hz, 2),
+        "told_octets": round(sum([one["octets"] for one in told]) / sum([one["messages"] for one in told])),
+    }
+
+
+def top(options: argparse.Namespace) -> dict[str, Any]:
+    """CPU of `tripost top` at each size, of a gateway with mail for 60 domains."""
+    sink = SinkProcess()
+    found: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        gateway = observe.Gateway(pathlib.Path(folder) / "top", sink.port, ALL)
+        busy = _busy(gateway, options)
+        tmux = ["tmux", "-S", f"{folder}/tmux.sock", "-f", "/dev/null"]
+        try:
+            for columns, lines in SIZES:
+                size = ["-x", str(columns), "-y", str(lines)]
+                words = [sys.executable, "-m", "tripost", "top", "--config", str(gateway.config)]
+                subprocess.run([*tmux, "new-session", "-d", *size, *words], check=True)
+                time.sleep(3)
+                pane = subprocess.run([*tmux, "list-panes", "-F", "#{pane_pid}"], capture_output=True, check=True)
+                found[f"{columns}x{lines}"] = round(share(int(pane.stdout), options.seconds), 2)
+                subprocess.run([*tmux, "kill-server"], check=True)
+        finally:
+            busy.kill()
+            busy.wait()
+            gateway.stop()
+            sink.end()
+    return {"bench": "watchers", "what": "top", "rate": options.rate, "percent_of_a_core": found}
+
+
+def main() -> None:
+    head = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    head.add_argument("what", choices=("live", "stuck", "all", "one", "top", "clients"))
+    head.add_argument("--clients", type=int, default=200)
+    head.add_argument("--pairs", type=int, default=7)
+    head.add_argument("--messages", type=int, default=8000)
+    head.add_argument("--connections", type=int, default=20)
+    head.add_argument("--pause", type=float, default=1.0, help="seconds before a turn")
+    head.add_argument("--seconds", type=float, default=15.0, help="of one and top: how long is looked")
+    head.add_argument("--rate", type=int, default=100, help="of one and top: messages a second meanwhile")
+    head.add_argument("--folder", default=None)
+    inner = head.add_argument_group("clients")
+    inner.add_argument("--port", type=int)
+    inner.add_argument("--count", type=int, default=1)
+    inner.add_argument("--paths", default="/live")
+    inner.add_argument("--never-read", action="store_true")
+    inner.add_argument("--scrape", action="store_true")
+    options = head.parse_args()
+    if options.what == "clients":
+        clients(options)
+        return
+    print(json.dumps({"one": one, "top": top}.get(options.what, rates)(options)))
+
+
+if __name__ == "__main__":
+    main()
