@@ -94,7 +94,7 @@ def recovery(loops: int) -> float:
     try:
         trio.run(fill)
         start = time.perf_counter()
-        recover(RealFiles(), os.path.join(folder, "spool", "log"), time.time())
+        recover(RealFiles(), os.path.join(folder, "spool"), time.time())
         return (time.perf_counter() - start) * loops / DEPTH
     finally:
         shutil.rmtree(folder)

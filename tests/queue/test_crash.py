@@ -15,7 +15,22 @@ import trio
 from trio.testing import MockClock
 
 from support.fake_files import Crash, FakeFiles
-from support.life import EAGER, Accept, Act, Life, Release, Sleep, Step, Suspend, Undo, Work, between, queued
+from support.life import (
+    EAGER,
+    Accept,
+    Act,
+    Die,
+    Life,
+    Release,
+    Reopen,
+    Sleep,
+    Step,
+    Suspend,
+    Undo,
+    Work,
+    between,
+    queued,
+)
 from support.queues import queue_on
 from tripost.queue.errors import SpoolError
 
@@ -132,6 +147,43 @@ LIVES: dict[str, list[Step]] = {
         Act("hold", 0),
         Sleep(11),
         Work(B, ("ok",), 9),
+        Sleep(11),
+    ],
+    "taken in by two others": [
+        Accept((B,), 30),
+        Accept((A,), 30, writer=1),
+        Accept((A, B), BIG, writer=2),
+        Accept((A,), 30, waiters=3, writer=1),
+        Work(A, ("ok", "later"), 3),
+        Accept((B,), 30),
+        Die(1),
+        Sleep(2),
+        Work(B, ("no",), 2),
+    ],
+    "the manager is away, and one of the others dies": [
+        Accept((A,), 30, writer=1),
+        Work(A, ("later",)),
+        Reopen((Accept((A,), 300, waiters=3, writer=1), Accept((B,), BIG, writer=2), Accept((B,), 30, writer=1))),
+        Die(1),
+        Work(A, ("ok",), 2),
+        Reopen((Accept((A,), 30, writer=2),)),
+        Work(B, ("ok",), 9),
+        Work(A, ("ok",), 9),
+    ],
+    "others' segments are settled in older ones, compacted and dropped": [
+        Accept((A,), 400, waiters=3, writer=1),
+        Accept((B,), 30, writer=2),
+        Accept((A,), 400, waiters=4, writer=1),
+        Work(A, ("ok",), 3),
+        Accept((A,), 700, waiters=2),
+        Accept((A,), 400, waiters=2, writer=1),
+        Work(A, ("ok", "later"), 3),
+        Sleep(25),
+        Work(A, ("no",), 9),
+        Accept((B,), 400, writer=2),
+        Sleep(11),
+        Work(B, ("ok",), 9),
+        Work("local", ("ok",), 9),
         Sleep(11),
     ],
     "held, deferred and apart, then compacted twice": [

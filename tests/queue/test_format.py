@@ -18,7 +18,7 @@ ID, RECIPIENTS = 0, 2  # fields of an envelope
 
 def records(data: bytes) -> dict[int, tuple[int, Any]]:
     """Offset → (type, payload) of one segment."""
-    assert data[:8] == b"TPOST\x00\x003"
+    assert data[:8] == b"TPOST\x00\x004"
     key, found, at = data[8:24], dict[int, tuple[int, Any]](), 32
     while at + 12 <= len(data):
         marker, kind, version, length, check = struct.unpack_from("<HBBII", data, at)

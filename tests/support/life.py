@@ -7,21 +7,26 @@ before the step that was under way, or as it would be after it.
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from dataclasses import replace as dataclass_replace
+from itertools import takewhile
 
 import pytest
 import trio
 from msgspec.structs import replace
 
 from support.fake_files import FakeFiles
-from support.queues import SMALL, queue_on, reporter
+from support.queues import SMALL, Bell, inlet_on, kill, new_board, queue_on, reporter, taken_in
+from tripost.queue.board import Board
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolError, SpoolUnsure
 from tripost.queue.events import Event
 from tripost.queue.finding import Wanted
+from tripost.queue.inlet import Inlet
 from tripost.queue.manager import Queue
 from tripost.queue.message import Deferred, Delivered, Envelope, Failed, News, Outcome, Recipient
+from tripost.queue.opening import Others
 from tripost.queue.planning import Order
 from tripost.queue.rows import DOOMED, HELD
 from tripost.queue.values import Lease
@@ -174,6 +179,7 @@ class Accept:
     null: bool = False
     release: float = 0.0
     waiters: int = 1  # so many at once, each with a message of its own
+    writer: int = 0  # taken in by this ingress process
 
 
 @dataclass(frozen=True)
@@ -219,7 +225,27 @@ class Suspend:
     on: bool = True
 
 
-Step = Accept | Work | Release | Sleep | Act | Undo | Suspend
+@dataclass(frozen=True)
+class Reopen:
+    """The manager stops, `meanwhile` comes in, and it starts again."""
+
+    meanwhile: tuple[Accept, ...] = ()
+
+
+@dataclass(frozen=True)
+class Die:
+    """An ingress process is killed, and its death is known."""
+
+    writer: int
+
+
+Step = Accept | Work | Release | Sleep | Act | Undo | Suspend | Reopen | Die
+
+
+def _accepts(step: Step) -> tuple[Accept, ...]:
+    if isinstance(step, Reopen):
+        return step.meanwhile
+    return (step,) if isinstance(step, Accept) else ()
 
 
 class Life:
@@ -231,22 +257,50 @@ class Life:
         self.wall = 1_800_000_000.0
         self.unsure: dict[str, dict[int, State]] = {}  # whose client got no reply
         self.steps = 0
+        self.inlets: dict[int, Inlet] = {}
         self.each = False  # the step under way changes messages one by one
 
     async def live(self, files: FakeFiles, steps: list[Step], seen: list[Event] | None = None) -> None:
-        async with queue_on(files, EAGER, seen, clock=Clock(lambda: self.wall)) as queue:
-            for step in steps:
-                self.steps += 1
-                self.each = isinstance(step, Sleep)  # what ends by itself ends one by one
-                await self._step(queue, step)
-                self.wall = queue._clock.now()
-                self.before = self.after.copy()
+        writers = {one.writer for step in steps for one in _accepts(step)} - {0}
+        board, bell, clock = new_board(), Bell(), Clock(lambda: self.wall)
+        async with AsyncExitStack() as stack:
+            for writer in sorted(writers):
+                inlet = inlet_on(files, board, writer, EAGER, ring=bell.ring, clock=clock)
+                self.inlets[writer] = await stack.enter_async_context(inlet)
+            others = Others(board, bell.wait) if writers else None
+            left = steps
+            while left:
+                group = list(takewhile(lambda one: not isinstance(one, Reopen), left))
+                async with queue_on(files, EAGER, seen, clock=Clock(lambda: self.wall), others=others) as queue:
+                    for step in group:
+                        await self._one(step, queue, board)
+                left = left[len(group) :]
+                for step in left[:1]:
+                    assert isinstance(step, Reopen)
+                    for one in step.meanwhile:
+                        await self._one(one, None, board)
+                left = left[1:]
+
+    async def _one(self, step: Step, queue: Queue | None, board: Board) -> None:
+        self.steps += 1
+        self.each = isinstance(step, Sleep)  # what ends by itself ends one by one
+        if isinstance(step, Die):
+            kill(self.inlets[step.writer], board)
+        elif isinstance(step, Accept) and step.writer:
+            inlet = self.inlets[step.writer]
+            await self._accept_all(inlet, step)
+            if queue is not None and board.run(step.writer):
+                await taken_in(inlet)
+        else:
+            assert queue is not None
+            await self._step(queue, step)
+        if queue is not None:
+            self.wall = queue._clock.now()
+        self.before = self.after.copy()
 
     async def _step(self, queue: Queue, step: Step) -> None:
         if isinstance(step, Accept):
-            async with trio.open_nursery() as nursery:
-                for n in range(step.waiters):
-                    nursery.start_soon(self._accept, queue, step, f"m{self.steps}-{n}")
+            await self._accept_all(queue, step)
         elif isinstance(step, Work):
             await self._work(queue, step)
         elif isinstance(step, Release):
@@ -259,11 +313,16 @@ class Life:
             await self._undo(queue)
         elif isinstance(step, Suspend):
             await self._suspend(queue, step)
-        elif self.after.queued:
+        elif isinstance(step, Act) and self.after.queued:
             await self._act(queue, step)
 
-    async def _accept(self, queue: Queue, step: Accept, id: str) -> None:
-        now = queue._clock.now()
+    async def _accept_all(self, queue: Queue | Inlet, step: Accept) -> None:
+        async with trio.open_nursery() as nursery:
+            for n in range(step.waiters):
+                nursery.start_soon(self._accept, queue, step, f"m{self.steps}-{n}")
+
+    async def _accept(self, queue: Queue | Inlet, step: Accept, id: str) -> None:
+        now = queue._clock.now() if isinstance(queue, Queue) else self.wall
         recipients = tuple(Recipient(n, f"u{n}@x.example", hop) for n, hop in enumerate(step.hops))
         release = now + step.release if step.release else 0.0
         sender = "" if step.null else "fred@truc.fr"

@@ -13,7 +13,7 @@ Why      an old message that is deferred for days would otherwise keep every
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import trio
 import trio.lowlevel
@@ -55,6 +55,7 @@ class Housekeeping:
         self._clock = clock
         self._schedule = ledger.schedule
         self._began = clock.now()
+        self.ask_turn: Callable[[int], None] = lambda segment: None  # have another process leave that segment
         ender = Ender(queue, ledger, clock)
         self.tasks = (self._expire_forever, self._note_forever, self._drop_forever, self._compact_forever, ender.run)
 
@@ -191,24 +192,38 @@ class Housekeeping:
             await self._queue.emptied.wait()
             self._queue.emptied = trio.Event()
 
+    def _closed(self) -> list[int]:
+        """Segments that nobody writes any more, in order."""
+        ledger, active = self._ledger, self._log.number
+        return [one for one in ledger.live if one != active and one not in ledger.growing]
+
     async def _compact_forever(self) -> None:
         """Make segments owe nothing."""
+        live = self._ledger.live
         while True:
             await trio.sleep(COMPACT_EVERY)
-            for _ in range(len(self._ledger.live)):
-                oldest = next(iter(self._ledger.live), self._log.number)
-                if oldest >= self._log.number or not self._sparse():
+            self._move_on()
+            for _ in range(len(live)):
+                oldest = next((one for one in self._closed() if live[one]), None)
+                if oldest is None or not self._sparse():
                     break
                 await self._compact(oldest)
                 self._queue.emptied.set()
-                if self._ledger.live.get(oldest):
+                if live.get(oldest):
                     break  # something of it is leased: later
                 await trio.lowlevel.checkpoint()
+
+    def _move_on(self) -> None:
+        """A process that takes little mail would keep all that is younger than the segment it writes."""
+        kept = next(iter(self._ledger.live), 0)
+        if kept in self._ledger.growing and len(self._closed()) > self._settings.compact_slack:
+            self.ask_turn(kept)
 
     def _sparse(self) -> bool:
         live = self._ledger.live
         queued = sum(self._fullness(segment) for segment in live)
-        return len(live) > self._settings.compact_ratio * queued + self._settings.compact_slack
+        many = len(live) - len(self._ledger.growing)
+        return many > self._settings.compact_ratio * queued + self._settings.compact_slack
 
     def _fullness(self, segment: int) -> float:
         """How much of the segment is still queued, 0 to 1."""

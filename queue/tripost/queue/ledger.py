@@ -68,13 +68,17 @@ def by_hop(envelope: Envelope) -> dict[str, int]:
 
 
 class Ledger:
-    """`live`: segment → rows that stand in it; `indexes`: of the segments that are not sealed yet."""
+    """`live`: segment → rows that stand in it, in the order of their numbers; `indexes`: of the segments that are not
+    sealed yet; `others`: segment → the ingress process that wrote it; `growing`: those of them of which more may come.
+    """
 
     def __init__(self) -> None:
         self.notes = Notes()
         self.rows = Rows()
         self.schedule = Schedule(self.rows, self.notes)
         self.live: dict[int, int] = {}
+        self.others: dict[int, int] = {}
+        self.growing: set[int] = set()
         self.records: dict[int, int] = {}  # segment → rows that ever stood in it
         self.indexes: dict[int, SegmentIndex] = {}
         self.actions: dict[str, Action] = {}  # those that can be undone yet, or have not ended what they are to end
@@ -88,16 +92,33 @@ class Ledger:
             found = self.indexes[segment] = SegmentIndex()
         return found
 
-    def begin(self, segment: int, snapshot: int, retired: set[int]) -> None:
+    def begin(self, segment: int, snapshot: int, abandoned: Iterable[int]) -> None:
         """A segment is being written; its notes stand at offset `snapshot`, 0 for none.
 
         It is counted even if nothing will ever be good in it: what is void in it is said by the next one, which
         therefore must not be removed before it."""
-        self.live[segment] = 0
-        for number in [one for one in self.indexes if one not in retired]:
-            del self.indexes[number]  # abandoned: it will be read record by record
+        self.know(segment)
+        for number in abandoned:
+            self.indexes.pop(number, None)  # it will be read record by record
         if snapshot:
             self.index(segment).add_single(snapshot)
+
+    def know(self, segment: int, writer: int = 0) -> None:
+        """There is this segment; `writer`: of the ingress process that writes it."""
+        live = self.live
+        late = segment < next(reversed(live), 0)
+        live.setdefault(segment, 0)
+        if late:  # another writer took a number before us, and its file was found later
+            in_order = sorted(live.items())
+            live.clear()
+            live.update(in_order)
+        if writer:
+            self.others[segment] = writer
+            self.growing.add(segment)
+
+    def complete(self, segment: int) -> None:
+        """All of another writer's segment was taken in."""
+        self.growing.discard(segment)
 
     def note(self, payload: bytes, at: int) -> None:
         """Some notes became durable."""

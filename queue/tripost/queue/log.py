@@ -29,10 +29,13 @@ import trio
 
 from tripost.queue.errors import SpoolError, SpoolFull, SpoolUnsure
 from tripost.queue.files import Files
-from tripost.queue.segment import Writer
+from tripost.queue.segment import Retired, Writer
 from tripost.queue.tally import Histogram
 
 RunSync = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+LOG_THREADS = 2  # it commits in one and seals in another
+BODY_THREADS = 16
 
 # Enough waiters for any batch to be one sync; more would only hold memory.
 BATCH_BYTES = 4 << 20
@@ -77,9 +80,9 @@ def _not_now(_: object) -> trio.lowlevel.Abort:
 class Log:
     """The committer; `run` must be running for `append` to return.
 
-    `begun(segment, snapshot, retired)` is told of a new segment, where its notes stand, and which ones are to be
-    sealed yet; `index(segment)` gives the payload of a full segment's INDEX record, once; `trouble(where, reason)`
-    reports.
+    `begun(segment, snapshot, abandoned)` is told of a new segment, where its notes stand, and which ones will never be
+    sealed; `index(segment)` gives the payload of a full segment's INDEX record, once; `trouble(where, reason)`
+    reports; `synced()` is called after each commit, before those who wait are told.
     """
 
     def __init__(
@@ -90,9 +93,10 @@ class Log:
         run_sync: RunSync,
         writer: Writer,
         min_free: tuple[int, int],
-        begun: Callable[[int, int, set[int]], None],
-        index: Callable[[int], bytes],
-        trouble: Callable[[str, str], None],
+        begun: Callable[[int, int, list[int]], None] = lambda number, snapshot, abandoned: None,
+        index: Callable[[int], bytes] = lambda number: b"",
+        trouble: Callable[[str, str], None] = lambda where, reason: None,
+        synced: Callable[[], None] = lambda: None,
     ) -> None:
         self._files = files
         self._folder = folder
@@ -102,6 +106,8 @@ class Log:
         self._begun = begun
         self._index = index
         self._trouble = trouble
+        self._synced = synced
+        self._turning = False
         self._waiting: list[_Waiter] = []
         self._wake = trio.Event()
         self._seal = trio.Event()
@@ -161,6 +167,16 @@ class Log:
         writer = self._writer
         return LogStatistics(self._commits.copy(), writer.commits, writer.octets, self._committed, writer.lost)
 
+    def turn(self) -> None:
+        """Soon write no more to the active segment; what comes goes into a new one."""
+        self._turning = True
+        self._wake.set()
+
+    def adopt(self, one: Retired) -> None:
+        """A segment of another writer, which writes no more to it, is to be sealed."""
+        self._writer.retired.append(one)
+        self._seal.set()
+
     # --- the committer ---
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -171,12 +187,14 @@ class Log:
             while True:
                 await self._wake.wait()
                 self._wake = trio.Event()
+                self._turn_over()
                 while self._waiting or self._writer.lost:
                     batch = self._take()
                     again: list[_Waiter] = []
                     with trio.CancelScope(shield=True):
                         again = await self._run_sync(partial(self._commit, batch))
                     self._finish(batch)
+                    self._turn_over()
                     if self._writer.retired:
                         self._seal.set()
                     if again or self._writer.lost:
@@ -189,6 +207,12 @@ class Log:
                     waiter.error = waiter.error or SpoolUnsure("the log has stopped")
                     waiter.finish()
 
+    def _turn_over(self) -> None:
+        if self._turning:
+            self._turning = False
+            self._writer.retire()
+            self._synced()
+
     def _take(self) -> list[_Waiter]:
         size = count = 0
         for waiter in self._waiting:
@@ -200,9 +224,12 @@ class Log:
         return batch
 
     def _finish(self, batch: list[_Waiter]) -> None:
-        for number, snapshot in self._writer.begun:
-            self._begun(number, snapshot, {one.number for one in self._writer.retired})
-        self._writer.begun.clear()
+        writer = self._writer
+        for number, snapshot in writer.begun:
+            self._begun(number, snapshot, writer.abandoned)
+            writer.abandoned = []
+        writer.begun.clear()
+        self._synced()
         now = trio.current_time()
         for waiter in batch:
             if waiter.place:
@@ -269,6 +296,7 @@ class Log:
     async def close(self) -> None:
         """After `run` and `seal_forever` ended: the next start finds every segment sealed."""
         self._writer.retire()
+        self._synced()
         await self._seal_all()
 
 
@@ -287,3 +315,13 @@ def translate(wrong: OSError) -> SpoolError:
     """The one place where the disk's errors become ours."""
     kind = SpoolFull if wrong.errno in _FULL else SpoolError
     return kind(f"{wrong.strerror} ({errno.errorcode.get(wrong.errno or 0, '?')})")
+
+
+def threads(most: int) -> RunSync:
+    """Blocking work in at most so many worker threads at a time."""
+    limiter = trio.CapacityLimiter(most)
+
+    async def run_sync(work: Callable[[], Any]) -> Any:
+        return await trio.to_thread.run_sync(work, limiter=limiter)
+
+    return run_sync

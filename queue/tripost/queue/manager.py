@@ -13,7 +13,7 @@ Why      Decisions are made in sync code between two awaits, and what a record c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import msgspec
@@ -25,18 +25,19 @@ from tripost.queue.body import Body, BodyReader
 from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.edit import Edit
-from tripost.queue.entries import ACCEPT, NOTE, SETTLE, Acceptance, Later, Settlement, encode
-from tripost.queue.errors import SpoolError, SpoolFull, SpoolUnsure
+from tripost.queue.entries import NOTE, SETTLE, Acceptance, Later, Settlement, encode
+from tripost.queue.errors import SpoolError, SpoolFull
 from tripost.queue.ids import Ids
 from tripost.queue.ledger import Ledger
 from tripost.queue.log import Log
 from tripost.queue.message import Envelope, Outcome
 from tripost.queue.pausing import Pause, Pauses
 from tripost.queue.retry import spread
-from tripost.queue.rows import IN_SETTLEMENT, TRIES, WARNED
+from tripost.queue.rows import IN_SETTLEMENT, TRIES, WARNED, segment_of
 from tripost.queue.search import Search
 from tripost.queue.settling import Decision, decide, news_of
 from tripost.queue.store import Store
+from tripost.queue.taking import check_room, take
 from tripost.queue.telling import reply_of, tell_accepted, tell_settled
 from tripost.queue.values import Counts, Lease, Probes, QueueSettings, QueueStatistics, Reporter
 
@@ -91,22 +92,20 @@ class Queue:
         """Make the message durable; returns only then. Raises SpoolError/SpoolFull: nothing was accepted;
         SpoolUnsure: it may have been, so that the client is to get no reply."""
         self.check_room(envelope.size)
-        content, file = await body.finish()
-        message = Acceptance(envelope, content, file, body.check if file else 0)
-        try:
-            await self._log.append(ACCEPT, encode(message), partial(self._enter, message))
-        except SpoolUnsure:
-            body.kept()  # the record that names the file may be there at the next start
-            raise
-        body.kept()
+        await take(self._log, envelope, body, self._enter)
 
     def check_room(self, more: int) -> None:
-        """Raises SpoolFull when the queue holds as much as the operator allows; 0 is no limit. For `more` octets."""
+        """Raises SpoolFull when the queue holds as much as the operator allows. For `more` octets."""
         settings, ledger = self._settings, self._ledger
-        if 0 < settings.most_messages <= ledger.messages:
-            raise SpoolFull(f"{ledger.messages} messages are queued, as many as [spool] messages allows")
-        if 0 < settings.most_octets < ledger.octets + more:
-            raise SpoolFull(f"{ledger.octets} octets are queued: [spool] bytes does not allow {more} more")
+        check_room((settings.most_messages, settings.most_octets), (ledger.messages, ledger.octets), more)
+
+    def enter(self, messages: Iterable[tuple[int, Acceptance]]) -> None:
+        """Other processes have made these durable: (place, message)."""
+        now = self._clock.now()
+        for place, message in messages:
+            self._ledger.enter(place, message, now)
+            tell_accepted(self._bus, self._counts, message.envelope, now)
+        self.ring()
 
     def _enter(self, message: Acceptance, place: int) -> None:
         now = self._clock.now()
@@ -265,6 +264,7 @@ class Queue:
     def _settled(self, lease: Lease, decision: Decision, settlement: Settlement, at: int) -> None:
         now, report = self._clock.now(), settlement.report
         self._leased -= len(lease.recipients)
+        segment = segment_of(settlement.place)
         decision.gone = self._ledger.settle(lease.row, at, len(settlement.done), settlement.later, now)
         report_id = ""
         if report is not None:
@@ -272,7 +272,7 @@ class Queue:
             self._ledger.enter(at | IN_SETTLEMENT, report, now)
             tell_accepted(self._bus, self._counts, report.envelope, now)
         tell_settled(self._bus, self._counts, lease.envelope, lease.attempt, decision, report_id, now)
-        if decision.gone and self._store.empty(self._log.number):
+        if decision.gone and self._store.empty(self._log.number, segment):
             self.emptied.set()
         self.ring()
 

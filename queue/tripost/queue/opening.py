@@ -7,26 +7,33 @@ import random as stdlib_random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import trio
 
 from tripost.queue import events
+from tripost.queue.board import Board
 from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolUnsure
 from tripost.queue.files import Files, Handle, RealFiles
 from tripost.queue.housekeeping import Housekeeping
-from tripost.queue.log import Log, RunSync, translate
+from tripost.queue.log import BODY_THREADS, LOG_THREADS, Log, RunSync, threads, translate
 from tripost.queue.manager import Queue
 from tripost.queue.recovery import Recovered, recover
 from tripost.queue.segment import Writer
 from tripost.queue.store import Store
+from tripost.queue.tail import Tail
 from tripost.queue.values import QueueSettings, Reporter
 
 LAST_WORDS = 5.0  # seconds for what is being written at the end; a disk may never take it
-LOG_THREADS = 2  # it commits in one and seals in another
-BODY_THREADS = 16
+
+
+class Others(NamedTuple):
+    """Ingress processes that write into the same spool; `wait` until one of them has."""
+
+    board: Board
+    wait: Callable[[], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -40,44 +47,85 @@ async def open_queue(
     files: Files | None = None,
     run_sync: RunSync | None = None,
     random: Callable[[], float] = stdlib_random.random,
+    others: Others | None = None,
 ) -> AsyncGenerator[Queue, None]:
-    """Lock the folder, recover what it holds, run the committer. Raises SpoolLocked, SpoolDamaged, SpoolError."""
+    """Lock the folder, recover what it holds, run the committer. `others`: ingress processes write too, and whoever
+    started them and us holds the lock. Raises SpoolLocked, SpoolDamaged, SpoolError."""
     disk: Files = files if files is not None else RealFiles()
     # each its own threads: whoever reads or writes contents never keeps the log waiting for one
-    hop, log_hop = run_sync or _threads(BODY_THREADS), run_sync or _threads(LOG_THREADS)
+    hop, log_hop = run_sync or threads(BODY_THREADS), run_sync or threads(LOG_THREADS)
 
     def trouble(where: str, reason: str) -> None:
         bus.emit(events.Trouble(time=clock.now(), where=where, reason=reason))
 
-    lock = _lock(disk, folder)
+    lock = lock_spool(disk, folder) if others is None else None
     try:
-        recovered = await _recover(disk, folder, clock, hop)
+        recovered = await _recover(disk, folder, clock, hop, others.board if others is not None else None)
         ledger = recovered.ledger
-        store = Store(disk, folder, hop, trouble, ledger.live)
+        store = Store(disk, folder, hop, trouble, ledger)
         log = _log(disk, folder, settings, recovered, log_hop, trouble)
         queue = Queue(
             settings, clock=clock, bus=bus, reporter=reporter, random=random, log=log, store=store, ledger=ledger
         )
         house = Housekeeping(queue, settings, ledger=ledger, log=log, store=store, clock=clock)
+        tasks: list[Callable[[], Awaitable[None]]] = [*house.tasks]
+        tail: Tail | None = None
+        if others is not None:
+            tail = _tail(disk, folder, others.board, recovered, log, queue, trouble, hop)
+            house.ask_turn = tail.ask_turn
+            tasks.append(partial(tail.run, others.wait))
         try:
             await store.clean_up(recovered)
-            async with trio.open_nursery() as writing:
-                await writing.start(log.run)
-                writing.start_soon(log.seal_forever)
-                async with trio.open_nursery() as nursery:
-                    for task in house.tasks:
-                        nursery.start_soon(_until_stopped, task)
-                    try:
-                        yield queue
-                    finally:
-                        nursery.cancel_scope.cancel()
-                        writing.cancel_scope.deadline = trio.current_time() + LAST_WORDS
-                writing.cancel_scope.cancel()  # nobody appends any more
+            async with _running(log, tasks):
+                yield queue
             await log.close()
         finally:
             store.close()
+            if tail is not None:
+                tail.close()
     finally:
-        lock.close()
+        if lock is not None:
+            lock.close()
+
+
+@asynccontextmanager
+async def _running(log: Log, tasks: list[Callable[[], Awaitable[None]]]) -> AsyncGenerator[None, None]:
+    async with trio.open_nursery() as writing:
+        await writing.start(log.run)
+        writing.start_soon(log.seal_forever)
+        async with trio.open_nursery() as nursery:
+            for task in tasks:
+                nursery.start_soon(_until_stopped, task)
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.cancel()
+                writing.cancel_scope.deadline = trio.current_time() + LAST_WORDS
+        writing.cancel_scope.cancel()  # nobody appends any more
+
+
+def _tail(
+    disk: Files,
+    folder: str,
+    board: Board,
+    recovered: Recovered,
+    log: Log,
+    queue: Queue,
+    trouble: Callable[[str, str], None],
+    hop: RunSync,
+) -> Tail:
+    return Tail(
+        disk,
+        folder,
+        board,
+        following=recovered.following,
+        ledger=recovered.ledger,
+        log=log,
+        enter=queue.enter,
+        finished=lambda: queue.emptied.set(),
+        trouble=trouble,
+        run_sync=hop,
+    )
 
 
 async def _until_stopped(task: Callable[[], Awaitable[None]]) -> None:
@@ -87,18 +135,9 @@ async def _until_stopped(task: Callable[[], Awaitable[None]]) -> None:
         pass  # the log stopped first: the next start finds what is to be done
 
 
-def _threads(most: int) -> RunSync:
-    limiter = trio.CapacityLimiter(most)
-
-    async def run_sync(work: Callable[[], Any]) -> Any:
-        return await trio.to_thread.run_sync(work, limiter=limiter)
-
-    return run_sync
-
-
-async def _recover(disk: Files, folder: str, clock: Clock, hop: RunSync) -> Recovered:
+async def _recover(disk: Files, folder: str, clock: Clock, hop: RunSync, board: Board | None) -> Recovered:
     try:
-        found: Recovered = await hop(partial(recover, disk, os.path.join(folder, "log"), clock.now()))
+        found: Recovered = await hop(partial(recover, disk, folder, clock.now(), board))
     except OSError as wrong:
         raise translate(wrong) from wrong
     return found
@@ -137,7 +176,9 @@ def _log(
     )
 
 
-def _lock(disk: Files, folder: str) -> Handle:
+def lock_spool(disk: Files, folder: str) -> Handle:
+    """Hold the spool, whose folders are made. Processes that inherit the handle hold it too. Raises SpoolLocked,
+    SpoolError."""
     try:
         for path in (os.path.join(folder, "log"), os.path.join(folder, "bodies")):
             disk.make_folder(path)

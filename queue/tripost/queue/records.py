@@ -7,7 +7,7 @@ offset, so bytes inside a body can never pass for a record.
 Layout   little-endian: marker u16, type u8, version u8, length u32, checksum
          u32 (CRC-32 of key ‖ offset u64 ‖ first 8 header octets ‖ payload),
          payload, zero padding to 8 octets. A segment begins with 8 octets of
-         magic, 16 of key, and 8 reserved.
+         magic, 16 of key, and a stamp: the writer u16, 0 u16, its run u32.
 States   a scan yields Good records and Damaged spans; a span that reaches the
          end of the data is a torn tail, which a crash leaves and nobody owes.
 """
@@ -19,12 +19,14 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-MAGIC = b"TPOST\x00\x003"
+MAGIC = b"TPOST\x00\x004"
+OLDER = (b"TPOST\x00\x003",)  # had one writer, so that its stamp is all zeros
 KEY_SIZE = 16
 SEGMENT_HEADER = 32
 ALIGN = 8
 _HEAD = struct.Struct("<HBBI")
 _SUM = struct.Struct("<I")
+_STAMP = struct.Struct("<HHI")
 HEAD_SIZE = _HEAD.size + _SUM.size
 MARKER = 0xD17E
 VERSION = 1
@@ -44,13 +46,36 @@ class Damaged(NamedTuple):
     torn: bool
 
 
-def segment_header(key: bytes) -> bytes:
-    return (MAGIC + key).ljust(SEGMENT_HEADER, b"\0")
+class Stamp(NamedTuple):
+    """Who wrote a segment: `writer` 0 is the queue's manager, n the nth ingress process; `run` tells the processes
+    apart that were that one after the other."""
+
+    writer: int
+    run: int
+
+
+MANAGER = Stamp(0, 0)
+
+
+def segment_header(key: bytes, stamp: Stamp = MANAGER) -> bytes:
+    return MAGIC + key + _STAMP.pack(stamp.writer, 0, stamp.run)
 
 
 def segment_key(head: bytes) -> bytes | None:
     """The key of a segment, None when these octets do not begin one."""
-    return head[len(MAGIC) : len(MAGIC) + KEY_SIZE] if head.startswith(MAGIC) and len(head) >= SEGMENT_HEADER else None
+    known = head.startswith((MAGIC, *OLDER)) and len(head) >= SEGMENT_HEADER
+    return head[len(MAGIC) : len(MAGIC) + KEY_SIZE] if known else None
+
+
+def segment_stamp(head: bytes) -> Stamp:
+    """Of a segment that has a key."""
+    writer, _, run = _STAMP.unpack_from(head, len(MAGIC) + KEY_SIZE)
+    return Stamp(writer, run)
+
+
+def cut_off(head: bytes) -> bool:
+    """Not a whole header, but the beginning of one: a crash came while the segment was being made."""
+    return not head.strip(b"\0") or any(one.startswith(head[: len(one)]) for one in (MAGIC, *OLDER))
 
 
 def _checksum(key: bytes, offset: int, head: bytes, payload: bytes) -> int:
@@ -97,24 +122,30 @@ def decode_at(key: bytes, data: bytes, at: int, base: int = 0) -> Good | None:
     return Good(kind, payload, base + at)
 
 
-def scan(key: bytes, data: bytes) -> Iterator[Good | Damaged]:
-    """Every record of a whole segment, and the spans between that are none."""
-    at = SEGMENT_HEADER
+def scan(key: bytes, data: bytes, base: int = 0) -> Iterator[Good | Damaged]:
+    """Every record of a whole segment, or of what stands in it from the offset `base`, and the spans between that are
+    none."""
+    at = 0 if base else SEGMENT_HEADER
     bad: int | None = None
     marker = struct.pack("<H", MARKER)
     while at + HEAD_SIZE <= len(data):
-        good = decode_at(key, data, at)
+        good = decode_at(key, data, at, base)
         if good is None:
             bad = at if bad is None else bad
             at = _next_candidate(data, marker, at + ALIGN)
             continue
         if bad is not None:
-            yield Damaged(bad, at, False)
+            yield Damaged(base + bad, base + at, False)
             bad = None
         yield good
-        at += -(-(HEAD_SIZE + len(good.payload)) // ALIGN) * ALIGN
+        at += octets(good.payload)
     if bad is not None and data[bad:].strip(b"\0"):
-        yield Damaged(bad, len(data), True)
+        yield Damaged(base + bad, base + len(data), True)
+
+
+def octets(payload: bytes) -> int:
+    """That a record with this payload takes, its padding too."""
+    return -(-(HEAD_SIZE + len(payload)) // ALIGN) * ALIGN
 
 
 def _next_candidate(data: bytes, marker: bytes, at: int) -> int:

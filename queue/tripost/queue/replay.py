@@ -5,7 +5,7 @@ Ledger as it was when the last of them became durable.
 
 Messages whose recipients have come apart (settled or put off one by one) are
 kept as *pieces*, recipient by recipient, until the end; all others stay rows,
-found by bisection, because rows stand in the order of their places.
+found by bisection, because a segment's rows stand in the order of their places.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Replay:
         self._named: list[tuple[int, str]] = []
         self._shared: list[int] = []
         self._starts: list[tuple[int, int]] = []  # segment, its first row
+        self._spans: dict[int, tuple[int, int]] = {}  # segment → its rows, from and to before; -1: it is being read
         self._rerouted: dict[int, str] = {}  # place → next hop in the envelope, of messages that are in one row
 
     # --- a whole segment ---
@@ -117,7 +118,12 @@ class Replay:
 
     def begin(self, segment: int) -> None:
         """What follows stands in this segment."""
-        self._starts.append((segment, len(self.ledger.rows)))
+        here = len(self.ledger.rows)
+        if self._starts:
+            last, start = self._starts[-1]
+            self._spans[last] = start, here
+        self._starts.append((segment, here))
+        self._spans[segment] = here, -1
 
     def record(self, segment: int, kind: int, offset: int, payload: bytes) -> bool:
         """One record of a segment without an index (an index is made); False for a type not known here."""
@@ -216,7 +222,8 @@ class Replay:
     def _find(self, place: int) -> range:
         """The rows of the message at `place`."""
         places, flags = self.ledger.rows.place, self.ledger.rows.flags
-        first = end = bisect_left(places, place)
+        start, stop = self._spans.get(segment_of(place), (0, 0))
+        first = end = bisect_left(places, place, start, stop if stop >= 0 else len(places))
         while end < len(places) and places[end] == place and not flags[end] & GONE:
             end += 1
         return range(first, end)

@@ -39,17 +39,44 @@ def segment_name(number: int) -> str:
     return f"{number:010d}.seg"
 
 
+def numbers(files: Files, folder: str) -> list[int]:
+    """Of the segments that there are, in order. Raises OSError."""
+    return sorted(int(name[:-4]) for name in files.names(folder) if name.endswith(".seg"))
+
+
+def highest(files: Files, folder: str) -> int:
+    """Raises OSError."""
+    return max(numbers(files, folder), default=0)
+
+
+def close_quietly(handle: Handle) -> None:
+    """The descriptor is gone either way."""
+    try:
+        handle.close()
+    except OSError:
+        pass
+
+
 class Writer:
     """`number`: of the active segment, or the last one; `lost`: the last one was abandoned and there is no other
     yet; `begun`: news for the log, (segment, offset of its notes or 0); `snapshot`: the notes' payload; `retired`: to
-    be sealed; `commits`: syncs that made records durable; `octets`: written since the start."""
+    be sealed, by the manager; `abandoned`: never to be; `commits`: syncs that made records durable; `octets`: written
+    since the start."""
 
     def __init__(
-        self, files: Files, folder: str, *, segment_size: int, next_number: int, snapshot: Callable[[], bytes]
+        self,
+        files: Files,
+        folder: str,
+        *,
+        segment_size: int,
+        next_number: int,
+        snapshot: Callable[[], bytes] = lambda: b"",
+        stamp: records.Stamp = records.MANAGER,
     ) -> None:
         self._files = files
         self._folder = folder
         self._segment_size = segment_size
+        self._stamp = stamp
         self.number = next_number - 1
         self._next = next_number
         self._handle: Handle | None = None
@@ -59,6 +86,7 @@ class Writer:
         self._suspect = False  # a sync of the active segment has failed
         self.lost = False
         self.retired: list[Retired] = []
+        self.abandoned: list[int] = []
         self.begun: list[tuple[int, int]] = []
         self._snapshot = snapshot
         self.commits = 0
@@ -71,12 +99,33 @@ class Writer:
     def usable(self) -> bool:
         return self._handle is not None
 
+    @property
+    def end(self) -> int:
+        """Where the active segment's durable records end; 0 without one."""
+        return self._end if self._handle is not None else 0
+
+    def _create(self) -> tuple[int, Handle, str]:
+        """A file with a number that none has had. Several writers take from one row of numbers, and the highest file
+        is never removed (tripost.queue.dropping): what is higher than all that there are is new. Raises OSError."""
+        number = max(self._next, highest(self._files, self._folder) + 1)
+        while True:
+            self._next = number + 1  # a number is used once, even if this fails half-way
+            path = os.path.join(self._folder, segment_name(number))
+            try:
+                handle = self._files.create(path)
+            except FileExistsError:  # another writer was quicker
+                number += 1
+                continue
+            most = highest(self._files, self._folder)
+            if most <= number:
+                return number, handle, path
+            self._drop(handle, path)  # others went past: ours may have been theirs once
+            number = most + 1
+
     def begin(self) -> None:
         """A new segment. Raises OSError: the old one, if there is any, goes on."""
-        number, key = self._next, secrets.token_bytes(records.KEY_SIZE)
-        self._next = number + 1  # a number is used once, even if this fails half-way
-        path = os.path.join(self._folder, segment_name(number))
-        handle = self._files.create(path)
+        key = secrets.token_bytes(records.KEY_SIZE)
+        number, handle, path = self._create()
         try:
             noted, end = self._fill(handle, key)
             self._files.sync_folder(self._folder)
@@ -92,7 +141,7 @@ class Writer:
     def _fill(self, handle: Handle, key: bytes) -> tuple[int, int]:
         """The header, the voids and the notes; zeros follow. Where the notes and the zeros begin."""
         end = records.SEGMENT_HEADER
-        data = records.segment_header(key)
+        data = records.segment_header(key, self._stamp)
         for void in self._voids:
             one = records.encode(key, end, VOID, encode(void))
             data, end = data + one, end + len(one)
@@ -151,17 +200,23 @@ class Writer:
         self.lost = True
         if handle is None:
             return
+        self.abandoned.append(self.number)
         self._voids.append((self.number, self._end))
-        try:
-            handle.close()
-        except OSError:
-            pass  # the descriptor is gone either way; the void says what the file is worth
+        close_quietly(handle)  # the void says what the file is worth
 
     def retire(self) -> None:
-        """Write no more to the active segment."""
-        if self._handle is not None:
-            self.retired.append(Retired(self.number, self._handle, self._key, self._end))
-            self._handle = None
+        """Write no more to the active segment. An ingress process's is the manager's from now on."""
+        handle, self._handle = self._handle, None
+        if handle is None:
+            return
+        if self._stamp == records.MANAGER:
+            self.retired.append(Retired(self.number, handle, self._key, self._end))
+            return
+        try:
+            handle.truncate(self._end)  # a manager that reads to the end need not look through what was reserved
+        except OSError:
+            pass
+        close_quietly(handle)
 
     def seal(self, one: Retired, payload: bytes) -> None:
         """Put the index at the segment's end and give back what was reserved. Raises OSError; closes the file."""

@@ -19,9 +19,12 @@ from typing import TypeVar
 
 from tripost.queue import records
 from tripost.queue.body import Body, BodyReader
+from tripost.queue.dropping import next_to_go
 from tripost.queue.entries import MOVE, Acceptance, decode_move, decode_settle, message_of
 from tripost.queue.errors import SpoolError
 from tripost.queue.files import Files, Handle
+from tripost.queue.ids import MARK, mark_of
+from tripost.queue.ledger import Ledger
 from tripost.queue.log import RunSync, translate
 from tripost.queue.recovery import Recovered
 from tripost.queue.rows import offset_of, segment_of
@@ -50,9 +53,7 @@ class _Reader:
 
 
 class Store:
-    """The folder of one queue; `trouble(where, reason)` reports what an operator should look at.
-
-    `live`: segment → rows that stand in it."""
+    """The folder of one queue; `trouble(where, reason)` reports what an operator should look at."""
 
     def __init__(
         self,
@@ -60,14 +61,15 @@ class Store:
         folder: str,
         run_sync: RunSync,
         trouble: Callable[[str, str], None],
-        live: dict[int, int],
+        ledger: Ledger,
     ) -> None:
         self._files = files
         self._log_folder = os.path.join(folder, "log")
         self._bodies = os.path.join(folder, "bodies")
         self._run_sync = run_sync
         self._trouble = trouble
-        self._live = live
+        self._ledger = ledger
+        self._live = ledger.live
         self._readers: dict[int, _Reader] = {}
 
     def new_body(self, new_name: Callable[[], str], inline: int) -> Body:
@@ -167,26 +169,28 @@ class Store:
         """No message needs the file any more."""
         await self._unlink(os.path.join(self._bodies, name))
 
-    def empty(self, active: int) -> bool:
-        """`drop_segments` has something to do."""
-        oldest = next(iter(self._live), active)
-        return oldest < active and not self._live[oldest]
+    def empty(self, active: int, segment: int) -> bool:
+        """`drop_segments` may have something to do, now that a message of `segment` is gone."""
+        return not self._live[next(iter(self._live))] or (segment != active and not self._live[segment])
 
     async def drop_segments(self, active: int) -> None:
-        """Remove, oldest first, the segments that owe nothing. Only one task may be in here at a time."""
-        while self.empty(active):
-            number = next(iter(self._live))
+        """Remove the segments that owe nothing, in their order. Only one task may be in here at a time."""
+        ledger = self._ledger
+        while (number := next_to_go(ledger.live, ledger.others, ledger.growing, active)) is not None:
             self._forget(number)
             if not await self._unlink(os.path.join(self._log_folder, segment_name(number)), sync=True):
                 return
             del self._live[number]
+            ledger.others.pop(number, None)
 
     async def clean_up(self, recovered: Recovered) -> None:
-        """After the start-up scan: report damage, remove body files that no message names, and old segments."""
+        """After the start-up scan: report damage, remove body files that no message names, but for those that an
+        ingress process that lives may be about to name."""
         for damage in recovered.damage:
             self._trouble("recovery", damage)
-        for name in self._files.names(self._bodies):
-            if name not in recovered.files:
+        marks = {mark_of(run) for run in recovered.writing}
+        for name in recovered.bodies:
+            if name not in recovered.files and name[-MARK:] not in marks:
                 await self.remove_body(name)
 
     async def _unlink(self, path: str, sync: bool = False) -> bool:

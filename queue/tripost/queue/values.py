@@ -32,6 +32,7 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True):
     min_free_inodes: int = 10_000
     most_messages: int = 0  # 0 for no limit
     most_octets: int = 0
+    unannounced: int = 256 << 20  # octets that an ingress process may be ahead of the manager
     compact_ratio: float = 2.0  # the log may hold this many times what is queued…
     compact_slack: int = 4  # …and so many segments more
 

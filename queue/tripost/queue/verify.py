@@ -28,7 +28,7 @@ from tripost.queue.files import Files
 from tripost.queue.index import ALIGN_BITS, TRAILER, SegmentIndex, index_offset
 from tripost.queue.recovery import Segment
 from tripost.queue.rows import IN_SETTLEMENT, place_of
-from tripost.queue.segment import segment_name
+from tripost.queue.segment import numbers, segment_name
 
 PIECE = 1 << 20
 LOOKS = 5  # at what is being written meanwhile
@@ -64,13 +64,14 @@ class _Verify:
         self._progress = progress
         self._queued: dict[int, _Queued] = {}
         self._seen: dict[int, int] = {}  # segment → where its last record that was taken in ends
+        self._sealed: set[int] = set()
         self.report = Report()
 
     def run(self) -> Report:
         self._segments(self._numbers(), tell=True)
         names = set(self._files.names(self._bodies))
         if not self._offline:  # what was settled since may have lost its body
-            self._segments([number for number in self._numbers() if number >= max(self._seen, default=0)], tell=False)
+            self._segments(self._fresh(), tell=False)
         named = {one.message.file for one in self._queued.values()}
         self.report.left_over = len(names - named) if self._offline else 0
         for place in list(self._queued):
@@ -80,7 +81,18 @@ class _Verify:
     # --- segments ---
 
     def _numbers(self) -> list[int]:
-        return sorted(int(name[:-4]) for name in self._files.names(self._log) if name.endswith(".seg"))
+        """Those of ingress processes first: what became of their messages stands in the manager's."""
+        found: list[tuple[bool, int]] = []
+        for number in numbers(self._files, self._log):
+            segment = self._open(number)
+            if segment is not None:
+                segment.handle.close()
+            found.append((segment is None or not segment.stamp.writer, number))
+        return [number for _, number in sorted(found)]
+
+    def _fresh(self) -> list[int]:
+        """Those to which something may have been written since they were looked at."""
+        return [number for number in self._numbers() if number not in self._sealed]
 
     def _segments(self, numbers: list[int], *, tell: bool) -> None:
         for done, number in enumerate(numbers):
@@ -97,7 +109,7 @@ class _Verify:
     def _voided(self, number: int) -> int | None:
         """Where later segments say that this one ends."""
         starts: list[int] = []
-        for later in self._numbers():
+        for later in numbers(self._files, self._log):
             if later > number:
                 found = self._open(later)
                 if found is not None:
@@ -154,6 +166,8 @@ class _Verify:
                 damage.append(f"{name}: the record at {one.offset} cannot be understood: {wrong}")
             self._seen[number] = max(self._seen.get(number, 0), one.offset + 1)
             indexed = one.offset if one.kind == INDEX else indexed
+        if indexed is not None and indexed == sealed:
+            self._sealed.add(number)
         if indexed != sealed and not damage:
             damage.append(f"{name}: its last {TRAILER.size} octets are damaged")
         return damage
@@ -197,7 +211,7 @@ class _Verify:
             size, check = self._sum(message.file)
         except FileNotFoundError:
             if not self._offline:
-                self._segments(self._numbers()[-2:], tell=False)
+                self._segments(self._fresh(), tell=False)
             if place in self._queued:
                 self.report.damage.append(f"{message.file}: the content of message {message.envelope.id} is missing")
             return
