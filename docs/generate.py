@@ -1,4 +1,4 @@
-"""writes docs/configuration.md and docs/commands.md from the program itself
+"""writes docs/configuration.md, commands.md and openapi.json from the program itself
 
     deploy/uv run python docs/generate.py           writes them
     deploy/uv run python docs/generate.py --check   exit 1 when they are not as they would be written
@@ -9,6 +9,7 @@ parser. tests/test_documents.py runs the check.
 
 from __future__ import annotations
 
+import json
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tripost.gateway.cli.main import parser
 from tripost.gateway.cli.tree import Command, commands
 from tripost.gateway.config_help import TABLES, Help, help_of
 from tripost.gateway.config_schema import schema
+from tripost.gateway.monitor.openapi import openapi
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -143,7 +145,15 @@ def _command(one: Command) -> Iterator[str]:
     yield "\n".join(["```sh", *examples, "```", ""])
 
 
-MADE = {"configuration.md": configuration, "commands.md": reference}
+def document(made: dict[str, Any]) -> str:
+    return json.dumps(made, indent=1, ensure_ascii=False) + "\n"
+
+
+MADE = {
+    "configuration.md": configuration,
+    "commands.md": reference,
+    "openapi.json": lambda: document(openapi()),
+}
 
 
 def main() -> int:

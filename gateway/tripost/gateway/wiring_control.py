@@ -19,6 +19,7 @@ from tripost.gateway.control.ended import ended
 from tripost.gateway.control.explain import Binding
 from tripost.gateway.control.history_verbs import HistoryVerbs
 from tripost.gateway.control.queue_verbs import QueueVerbs
+from tripost.gateway.control.route_verb import RouteVerb
 from tripost.gateway.control.server import ControlServer, Upload, Verb
 from tripost.gateway.control.trace_verb import TraceVerb
 from tripost.gateway.control.transfer_verbs import TransferVerbs
@@ -75,6 +76,7 @@ def make_control(
         **TransferVerbs(queue, bus, clock, router, lambda: config.retry.warn or 3600.0).verbs,
         **HistoryVerbs(history).verbs,
         **TraceVerb(bus.tracing).verbs,
+        **RouteVerb(router).verbs,
         **ConfigVerbs(lambda: config).verbs,
     }
     return ControlServer(os.path.join(config.state, "control.sock"), config.admin.group, verbs, bus, clock)

@@ -10,6 +10,8 @@ import secrets
 
 from trio_websocket import WebSocketConnection
 
+from tripost.gateway.monitor.api import Api
+from tripost.gateway.monitor.api_table import PREFIX
 from tripost.gateway.monitor.auth import Doorman
 from tripost.gateway.monitor.http import Request, Response
 from tripost.gateway.monitor.live import Live
@@ -45,6 +47,7 @@ class Monitor:
         metrics = make_metrics(config, sources, lambda: self._live.clients)
         server.route("/metrics", told)
         files = Static()
+        server.route(f"{PREFIX}/*", Api(sources, doorman).answer)
         server.feed("/live", live)
         server.route("/", static)
         server.route("/static/*", static)

@@ -259,16 +259,16 @@ ROWS: dict[str, type[msgspec.Struct]] = {
 
 def schema(command: str) -> dict[str, Any]:
     """JSON Schema of a line. Raises KeyError."""
-    made: dict[str, Any] = _straight(msgspec.json.schema(ROWS[command]))
+    made: dict[str, Any] = straight(msgspec.json.schema(ROWS[command]))
     return {"$schema": DRAFT, "title": f"a line of tripost {command} --json"} | made
 
 
-def _straight(part: Any) -> Any:
+def straight(part: Any) -> Any:
     """Descriptions without the line ends that our source has."""
     if isinstance(part, dict):
         table = cast(dict[str, Any], part)
         return {
-            name: " ".join(value.split()) if name == "description" and isinstance(value, str) else _straight(value)
+            name: " ".join(value.split()) if name == "description" and isinstance(value, str) else straight(value)
             for name, value in table.items()
         }
-    return [_straight(one) for one in part] if isinstance(part, list) else part  # pyright: ignore[reportUnknownVariableType]
+    return [straight(one) for one in part] if isinstance(part, list) else part  # pyright: ignore[reportUnknownVariableType]

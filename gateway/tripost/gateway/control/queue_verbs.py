@@ -86,8 +86,11 @@ class QueueVerbs:
     # --- looking ---
 
     async def _summary(self, arguments: dict[str, object], who: str) -> AsyncGenerator[Answer, None]:
-        limit = as_(Filter, arguments).limit
+        wanted = as_(Filter, arguments)
+        limit = wanted.limit
         hops = await self._queue.search.summary()
+        if wanted.next_hop or wanted.site:
+            hops = [one for one in hops if wanted.fits_hop(one.next_hop, self._site(one.next_hop))]
         for hop in hops[: limit or None]:
             yield Row(_builtins(hop) | {"site": self._site(hop.next_hop)})
         figures = self._queue.statistics()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import http
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
+from typing import Protocol
 from urllib.parse import parse_qsl
 
 import h11
@@ -59,14 +60,22 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     upgrade: bool = False
 
 
+class Rows(Protocol):
+    """A body in pieces. `aclose` comes in any case, and may come before any piece was asked for."""
+
+    def pieces(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """`headers` in place of STRICT's of the same name; `rows`: the body in pieces, sent as they come."""
+    """`headers` in place of STRICT's of the same name; `rows`: the body in pieces, sent as they come, and closed."""
 
     status: int = 200
     kind: str = JSON
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
-    rows: AsyncIterator[bytes] | None = None
+    rows: Rows | None = None
     close: bool = False
 
 
@@ -156,6 +165,14 @@ class _Conversation:
 
     async def respond(self, response: Response, head: bool) -> bool:
         """True when the connection can go on."""
+        try:
+            return await self._respond(response, head)
+        finally:
+            if response.rows is not None:
+                with trio.CancelScope(shield=True):
+                    await response.rows.aclose()
+
+    async def _respond(self, response: Response, head: bool) -> bool:
         headers = dict(STRICT) | {"Cache-Control": "no-store"} | dict(response.headers)
         rows = response.rows
         bare = response.status in (204, 304)
@@ -174,7 +191,7 @@ class _Conversation:
         if not head and not bare:
             if rows is not None:
                 await self.wire.send_all(out)
-                async for piece in rows:
+                async for piece in rows.pieces():
                     await self.wire.send_all(send(h11.Data(data=piece)) or b"")
                 out = b""
             else:

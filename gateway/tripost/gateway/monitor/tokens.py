@@ -30,7 +30,7 @@ def read_tokens(config: Config) -> Tokens:
 
 
 def read_token(path: str) -> str:
-    """"" where no file is named. Raises TokenError."""
+    """ "" where no file is named. Raises TokenError."""
     if not path:
         return ""
     try:
