@@ -23,7 +23,7 @@ const VERBS = {
     says: "They go another way: smtp://host:port, lmtp://…, mx, local, discard, or config: as is configured.",
     to: "To",
   },
-  bounce: { label: "Bounce", did: "Ended", says: "They end, and their senders get a report.", grave: true },
+  bounce: { label: "Bounce", did: "Bounced", says: "They end, and their senders get a report.", grave: true },
   delete: { label: "Delete", did: "Deleted", says: "They end, and nobody is told.", grave: true },
 };
 const SPANS = [

@@ -1,10 +1,10 @@
 // Who did what to the queue, what is suspended, and the way back.
 
 import { button, el, put, show } from "./dom.js";
-import { ahead, clock, plural } from "./format.js";
+import { ahead, clock } from "./format.js";
 import { resume, undo } from "./actions.js";
 import { get } from "./api.js";
-import { PAST, section } from "./overview.js";
+import { done, section } from "./overview.js";
 
 const AGAIN = 3000; // ms
 
@@ -61,8 +61,12 @@ export class Audit {
       "li",
       { "data-state": one.state },
       el("time", { class: "n" }, clock(one.at)),
-      el("span", {}, `${one.who} ${PAST[one.verb] ?? one.verb} ${plural(one.messages, "message")}`),
-      el("span", { class: "more" }, [filter, one.reason && `“${one.reason}”`].filter(Boolean).join(" · ")),
+      el("span", {}, done(one)),
+      el(
+        "span",
+        { class: "more" },
+        [`by ${one.who}`, filter, one.reason && `“${one.reason}”`].filter(Boolean).join(" · "),
+      ),
       el("span", { class: "chip", "data-state": one.state }, `${one.state}${until}`),
       back,
     );

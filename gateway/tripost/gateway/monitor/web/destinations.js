@@ -62,7 +62,7 @@ export class Destinations {
     const asked = like.includes("*") || like.includes("?") ? like : `*${like}*`;
     this.asked = asked;
     try {
-      const { rows, sum } = await get("queue/summary", { like: asked, limit: LIMIT });
+      const { rows, sum } = await get("queue/summary", { next_hop: asked, limit: LIMIT });
       if (this.asked !== asked) return undefined;
       this.found = { rows, sum };
       if (this.live) this.update(this.live);
@@ -80,7 +80,7 @@ export class Destinations {
     if (searched && this.found) {
       const rows = this.found.rows.map(({ next_hop, ...one }) => [next_hop, { ...state.hops?.[next_hop], ...one }]);
       this.heat.update(rows, state.ages, now);
-      const fits = this.found.sum.fit ?? rows.length;
+      const fits = this.found.sum.next_hops ?? rows.length;
       put(
         this.told,
         plural(fits, "next hop fits", "next hops fit") +
@@ -149,7 +149,7 @@ export class Destination {
 
   async load() {
     try {
-      const { rows } = await get("queue/summary", { like: this.name, limit: 1 });
+      const { rows } = await get("queue/summary", { next_hop: this.name, limit: 1 });
       this.found = rows[0];
       const list = await get("queue/list", { next_hop: this.name, limit: 20 });
       this.table.fill(list.rows, list.sum.more ? "and more" : "");

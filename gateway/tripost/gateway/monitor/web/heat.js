@@ -110,7 +110,7 @@ export class Heat {
 
   fill(row, [name, one]) {
     const { parts } = row;
-    put(parts.site, one.site && one.site !== bare(name) ? first(one.site) : "");
+    put(parts.site, one.site && bare(one.site) !== bare(name) ? first(one.site) : "");
     set(parts.site, "title", one.site);
     const [word, kind] = doing(one);
     put(parts.state, word);

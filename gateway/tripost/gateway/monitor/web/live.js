@@ -45,11 +45,15 @@ export class Live {
       if (this.state && this.state.boot !== rest.boot) this.restarts++;
       this.state = merged(null, rest);
       this.series = rows(series);
+    } else if (this.state && message.tick !== this.tick + 1) {
+      this.link.connect(); // something was missed: begin anew rather than show what is not so
+      return;
     } else if (this.state) {
       this.state = merged(this.state, rest);
       if (sample) this.series.push(plain(sample));
       if (this.series.length > KEPT) this.series.splice(0, this.series.length - KEPT);
     }
+    this.tick = message.tick;
     this.soon();
   }
 

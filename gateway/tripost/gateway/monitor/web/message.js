@@ -140,12 +140,9 @@ export class Message {
     this.shown = true;
     try {
       const { rows } = await get("queue/show", { id: this.id });
-      const data = rows
-        .map((one) => one.data)
-        .filter(Boolean)
-        .join("");
-      put(this.head, text(data).slice(0, HEADERS));
-      show(this.headPart, data);
+      const text = rows[0]?.header ?? "";
+      put(this.head, text.slice(0, HEADERS));
+      show(this.headPart, text);
     } catch {
       show(this.headPart, false);
     }
@@ -156,15 +153,6 @@ export class Message {
   close() {
     this.closed = true;
     clearTimeout(this.timer);
-  }
-}
-
-/** Octets come as base64. */
-function text(data) {
-  try {
-    return new TextDecoder().decode(Uint8Array.from(atob(data), (one) => one.charCodeAt(0)));
-  } catch {
-    return data;
   }
 }
 
@@ -198,8 +186,8 @@ function attempt(one) {
       "span",
       { class: "more n" },
       how,
-      one.due ? ` again ${clock(one.due)}` : "",
-      one.report ? el("a", { href: address("message", one.report) }, ` report ${one.report}`) : "",
+      one.due ? ` · again ${clock(one.due)}` : "",
+      one.report ? el("a", { href: address("message", one.report) }, ` · report ${one.report}`) : "",
     ),
   );
 }

@@ -122,16 +122,10 @@ export class Overview {
     this.connections.update(state);
     const hops = fullest(state.hops);
     this.heat.update(hops.slice(0, ROWS), state.ages, now);
-    put(
-      show(this.heatMore, state.hops_total > Math.min(ROWS, hops.length)),
-      `all ${exact(state.hops_total)} next hops`,
-    );
+    put(show(this.heatMore, hops.length > ROWS), `all ${exact(state.hops_total)} next hops`);
     const sites = most(withHops(state.sites, state.hops));
     this.sites.update(sites.slice(0, ROWS), now);
-    put(
-      show(this.sitesMore, state.sites_total > Math.min(ROWS, sites.length)),
-      `all ${exact(state.sites_total)} sites`,
-    );
+    put(show(this.sitesMore, sites.length > ROWS), `all ${exact(state.sites_total)} sites`);
     this.failures.update(state.failures ?? [], now);
     this.did.update(state.actions ?? [], now);
   }
@@ -276,11 +270,7 @@ function recent() {
     return Object.assign(el("li", {}, parts.text, parts.when, parts.back), { parts });
   };
   const fill = (row, one, now) => {
-    put(
-      row.parts.text,
-      `${one.who} ${PAST[one.verb] ?? one.verb} ${plural(one.messages, "message")}` +
-        (one.state === "undone" ? " (undone)" : ""),
-    );
+    put(row.parts.text, `${done(one)}, by ${one.who}` + (one.state === "undone" ? " (undone)" : ""));
     set(row.parts.text, "title", one.reason);
     put(row.parts.when, ago(one.at, now));
     row.parts.back.hidden = !one.can_be_undone;
@@ -302,14 +292,19 @@ function recent() {
   };
 }
 
-export const PAST = {
-  hold: "held",
-  release: "released",
-  retry: "retried",
-  reroute: "rerouted",
-  priority: "prioritised",
-  bounce: "bounced",
-  delete: "deleted",
-  expire: "expired",
-  undo: "undid",
+const PAST = {
+  hold: "Held",
+  release: "Released",
+  retry: "Retried",
+  reroute: "Rerouted",
+  priority: "Prioritised",
+  bounce: "Bounced",
+  delete: "Deleted",
+  expire: "Expired",
+  undo: "Undid",
 };
+
+/** What an action did. */
+export function done(one) {
+  return `${PAST[one.verb] ?? one.verb} ${plural(one.messages, "message")}`;
+}

@@ -9,7 +9,7 @@ export const LIMITS = {
   rate: "its rate is reached",
   connection_rate: "its connection rate is reached",
   max_connections: "all connections of the gateway are in use",
-  rest: "it asked us to slow down",
+  rest: "it is left alone for a while",
 };
 
 const OLD = 600; // seconds of waiting after which a limit is worth a look
@@ -56,6 +56,9 @@ export function concerns(state, now) {
   return found.sort((a, b) => RANK[a.level] - RANK[b.level] || b.weight - a.weight);
 }
 
+/** What was last said, where it was no yes. */
+const refusal = (one) => (one.reply?.startsWith("2") ? "" : one.reply);
+
 function concern(hop, one, state, now) {
   const waits = `${plural(one.deliveries, "message")}${one.oldest ? `, the oldest ${span(one.oldest)}` : ""}`;
   if (one.state === "down") {
@@ -87,7 +90,7 @@ function concern(hop, one, state, now) {
       level: "warn",
       what: bare(hop),
       word: "slowed",
-      why: one.reply || LIMITS.rest,
+      why: refusal(one) || LIMITS.rest,
       more: [waits, wait],
       can: ["retry", "suspend"],
     };
@@ -102,12 +105,12 @@ function concern(hop, one, state, now) {
       can: ["suspend"],
     };
   }
-  if (one.oldest > OLD && one.reply) {
+  if (one.oldest > OLD && one.reply && !one.by) {
     return {
       level: "note",
       what: bare(hop),
       word: "deferred",
-      why: one.reply,
+      why: refusal(one) || "some of it waits for its next try",
       more: [waits],
       can: ["retry", "suspend"],
     };
