@@ -92,6 +92,11 @@ class Dispatcher:
             crowd=self,
         )
 
+    def configure(self, settings: DeliverySettings) -> None:
+        """From now on; what is under way ends as it began."""
+        self._settings = settings
+        self._ways.configure(settings)
+
     def stop(self) -> None:
         """Start nothing more; `run` returns when the deliveries under way are settled."""
         self._stop.set()
@@ -136,9 +141,10 @@ class Dispatcher:
         if site is None:
             note = self._queue.note_of(NOTE + way.site)
             site = self._sites[way.site] = Site(way, note, self._clock.now(), random.random)
-            if said := self._queue.note_of(SAID + way.site):
-                site.bind(decode_said(said), self._clock.now())
+            site.renew(way, self._queue.note_of(SAID + way.site), self._clock.now())
             self._forget_some()
+        elif not site.is_of(way):
+            site.renew(way, self._queue.note_of(SAID + way.site), self._clock.now())
         if self._hurried.pop(next_hop, False):
             site.hurry()
         site.hops[next_hop] = None

@@ -94,6 +94,15 @@ class Router:
         self._ways: dict[str, _Way] = {}
         self._older: dict[str, _Way] = {}  # what `_ways` was before it was full
 
+    def become(self, other: Router) -> None:
+        """Decide as `other` does, from now on. Nothing of `other` may be used any more."""
+        self._local, self._users, self._relay, self._postmaster = (
+            *(other._local, other._users, other._relay, other._postmaster),
+        )
+        self._separator, self._aliases, self._catch_all = other._separator, other._aliases, other._catch_all
+        self._keeps, self._full, self._rules = other._keeps, other._full, other._rules
+        self._ways, self._older = other._ways, other._older
+
     @property
     def by_sender(self) -> bool:
         """Does it matter who sends?"""

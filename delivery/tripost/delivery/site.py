@@ -90,6 +90,11 @@ class Site:
         self._failures = 0
         self._good = 0
 
+    def renew(self, way: Way, said: bytes, now: float) -> None:
+        """It was looked at anew: terms and hosts may be others. `said` is the note of what an operator said."""
+        self._way = way
+        self.bind(decode_said(said) if said else Said(), now)
+
     def bind(self, said: Said, now: float) -> None:
         """From now on an operator's word holds, or with an empty one again what is configured."""
         terms, network = self._way.terms, self._way.network
@@ -123,6 +128,9 @@ class Site:
 
     def forgettable(self, now: float) -> bool:
         return self.unused and self._rest <= now and self.pace.idle(now) and self.connecting.idle(now)
+
+    def is_of(self, way: Way) -> bool:
+        return self._way is way
 
     # --- may something be done? ---
 

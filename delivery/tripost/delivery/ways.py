@@ -62,6 +62,11 @@ class Ways:
         self._resolved = resolved
         self._known: OrderedDict[str, tuple[Way, float]] = OrderedDict()
 
+    def configure(self, settings: DeliverySettings) -> None:
+        """From now on; every next hop is looked at anew."""
+        self._settings = settings
+        self._known.clear()
+
     def known(self, next_hop: str) -> Way | None:
         """Without asking anybody."""
         found = self._known.get(next_hop)

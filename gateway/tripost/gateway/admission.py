@@ -41,6 +41,12 @@ class Admission:
         self.open = 0
         self.refused = 0
 
+    def become(self, other: Admission) -> None:
+        """Its limits, with our connections and rates."""
+        self._most, self._per_client, self._per_network = other._most, other._per_client, other._per_network
+        self._exempt = other._exempt
+        self._rates.limit(other._rates.rate)
+
     @property
     def full(self) -> bool:
         return self.open >= self._most

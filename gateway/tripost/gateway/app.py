@@ -15,7 +15,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -25,39 +26,39 @@ from tripost.delivery.null_mx import NullMx
 from tripost.delivery.resolver import Resolver
 from tripost.delivery.routing import Router
 from tripost.gateway.accounts import AccountsError
-from tripost.gateway.config import Config
+from tripost.gateway.config import Config, Loaded
+from tripost.gateway.control.life_verbs import LifeVerbs
 from tripost.gateway.control.server import Upload, Verb
 from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.policy import Policy
-from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.gateway.lifecycle import Draining, Stop, leaves
-from tripost.gateway.listeners import Acceptor, Handler, ListenError, Service, bind, close
+from tripost.gateway.listeners import Acceptor, ListenError
+from tripost.gateway.listening import Listening
 from tripost.gateway.local_mail import LocalMail
-from tripost.gateway.login import Logins
 from tripost.gateway.monitor.provider import Sources
 from tripost.gateway.monitor.tokens import TokenError
 from tripost.gateway.observe.history import History
 from tripost.gateway.observe.log import EventLog
 from tripost.gateway.observe.observer import Observer
 from tripost.gateway.own import Own
-from tripost.gateway.peer import Peer
+from tripost.gateway.reloading import Live, Reloaded, ReloadError
 from tripost.gateway.reports import Reports
 from tripost.gateway.submit import Submit, open_to_all
 from tripost.gateway.tls import TlsError
 from tripost.gateway.wiring_control import make_control
 from tripost.gateway.wiring_delivery import delivery_settings
-from tripost.gateway.wiring_egress import make_logins, make_readers
-from tripost.gateway.wiring_ingress import SMTP, ingress_context
+from tripost.gateway.wiring_egress import Readers, allow, make_logins
+from tripost.gateway.wiring_ingress import ingress_context
 from tripost.gateway.wiring_listen import admission_of, closed, keep_fresh, make_services, take_descriptors
+from tripost.gateway.wiring_live import Faces, queue_settings, renew_connections, renew_delivery, renew_queue
 from tripost.gateway.wiring_monitor import Monitor
 from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
-from tripost.queue.events import Reopened, Started, Stopped, Stopping
+from tripost.queue.events import Reloaded as ReloadedEvent
+from tripost.queue.events import Reopened, Started, Stopped, Stopping, Trouble
 from tripost.queue.manager import Queue
 from tripost.queue.opening import open_queue
-from tripost.queue.retry import Schedule
-from tripost.queue.values import QueueSettings
 
 
 class StartError(Exception):
@@ -72,13 +73,17 @@ def make_router(config: Config) -> Router:
 class Gateway:
     """One gateway: `bus` and `hostname` at once, `addresses` once `run` has started."""
 
-    def __init__(self, config: Config, log: EventLog) -> None:
+    def __init__(self, config: Config, log: EventLog, read: Callable[[], Loaded] | None = None) -> None:
+        """`read` reads the file anew, for a reload."""
         self.config = config
+        self.live = Live(config, read)
+        self.phase = "starting"  # starting | serving | draining
         self.hostname = config.hostname
         self.bus = Bus()
         self.addresses: dict[str, list[str]] = {}
         self._draining = Draining()
         self._patience = Patience()
+        self._admission = admission_of(config)
         self._mail = LocalMail(config, self.bus)
         self._log = log
         self._history = History(config)
@@ -105,6 +110,22 @@ class Gateway:
         if self._log.reopen():
             self.bus.emit(Reopened(time=self._observer.now(), file=self.config.events.file))
 
+    def reload(self) -> Reloaded:
+        """Take the file's configuration into use. Raises ReloadError; then, and in the log, all is as it was."""
+        try:
+            done = self.live.reload()
+        except ReloadError as wrong:
+            self.bus.emit(Trouble(time=self._observer.now(), where="reload", reason=str(wrong)))
+            raise
+        self.bus.emit(ReloadedEvent(time=self._observer.now(), changed=done.changed, restart=done.restart))
+        return done
+
+    def hangup(self) -> None:
+        """SIGHUP: the log's file may have been moved, and the configuration changed."""
+        self.reopen()
+        with suppress(ReloadError):
+            self.reload()
+
     async def _run(self, clock: Clock, stop: Stop, task_status: trio.TaskStatus[None]) -> bool:
         config = self.config
         try:
@@ -114,11 +135,12 @@ class Gateway:
             raise StartError(f"{config.state}: {wrong.strerror}") from wrong
         router = self._mail.mailboxes.router
         reporter = Reports(config, router, clock)
-        clean = False
+        settings, clean = queue_settings(config), False
+        self.live.parts = [self._mail.prepare, reporter.prepare, partial(renew_queue, settings)]
         try:
             async with open_queue(
                 os.path.join(config.state, "spool"),
-                _queue_settings(config),
+                settings,
                 clock=clock,
                 bus=self.bus,
                 reporter=reporter,
@@ -139,78 +161,56 @@ class Gateway:
         config = self.config
         try:
             logins = make_logins(config, self._mail.accounts, self.bus, clock)
-            readers, keep_mailboxes = make_readers(config, self._mail, logins, self.bus, clock, self._draining)
+            readers = Readers(config, self._mail, logins, self.bus, clock, self._draining)
             ours = Own(config.delivery.port, self.addresses)
             names = Resolver(config.dns.nameservers, hostname=config.hostname, ours=ours)
             dispatcher = self._dispatcher(queue, names, clock)
+            life = LifeVerbs(self.live, self.reload, stop, lambda: self.phase)
             watched = self._observer, self._history
-            control = make_control(config, queue, dispatcher, router, self.bus, clock, self.addresses, *watched)
+            control = make_control(life, queue, dispatcher, router, self.bus, clock, self.addresses, *watched)
             policy = Policy(router, NullMx(names.null_mx, clock.now))
             monitor = Monitor(config, self._sources(queue, dispatcher, clock, control.verbs))
-            readers["monitor"] = monitor.serve
-            services = self._services(queue, policy, clock, logins, readers, control.verbs["queue.list"])
+            smtp = ingress_context(config, queue, policy, self.bus, clock, self._draining, self._patience, logins)
+            faces = Faces(smtp, {**readers.handlers, "monitor": monitor.serve})
+            submit = Submit(config, smtp, control.verbs["queue.list"])
+            listening = Listening(make_services(config, faces.handlers), [submit.service()], self.addresses)
+            self.live.parts += [partial(renew_delivery, dispatcher), partial(allow, logins), readers.prepare]
+            self.live.parts.append(partial(renew_connections, self._admission, submit, faces, listening))
             control.bind()
             try:
-                bind(services)
+                listening.bind()
                 open_to_all(self.config)
             except BaseException:
                 control.close()
                 raise
         except (ListenError, TlsError, AccountsError, TokenError) as wrong:
             raise StartError(str(wrong)) from wrong
-        for service in services:
-            self.addresses.setdefault(service.name, []).append(service.bound)
         async with trio.open_nursery() as outer:
             outer.start_soon(_cancel_on_hard, stop, outer.cancel_scope)
             outer.start_soon(self._patience.run)
-            outer.start_soon(keep_fresh, services[0].terms.certificates, self.bus, clock)
+            outer.start_soon(keep_fresh, lambda: listening.services[0].terms.certificates, self.bus, clock)
             async with trio.open_nursery() as work:
                 outer.start_soon(control.run)
                 outer.start_soon(monitor.run)
                 await work.start(dispatcher.run)
                 outer.start_soon(self._mail.keep_up, queue, clock)
-                outer.start_soon(keep_mailboxes)
-                acceptor = Acceptor(
-                    work, self.bus, clock, admission_of(self.config), partial(closed, queue), self._open
-                )
-                await self._accept(services, acceptor, clock, stop, task_status)
+                outer.start_soon(readers.run)
+                acceptor = Acceptor(work, self.bus, clock, self._admission, partial(closed, queue), self._open)
+                await listening.run(acceptor, partial(self._started, clock, task_status), stop.wait)
+                self.phase = "draining"
                 self.bus.emit(Stopping(time=clock.now(), reason=stop.reason))
                 self._draining.begin()
                 dispatcher.stop()
-                work.cancel_scope.deadline = trio.current_time() + self.config.lifecycle.drain
+                work.cancel_scope.deadline = trio.current_time() + self.live.config.lifecycle.drain
             cut = work.cancel_scope.cancelled_caught
             outer.cancel_scope.cancel()
         return not cut
 
-    async def _accept(
-        self, services: list[Service], acceptor: Acceptor, clock: Clock, stop: Stop, task_status: trio.TaskStatus[None]
-    ) -> None:
-        async with trio.open_nursery() as accepting:
-            for service in services:
-                accepting.start_soon(acceptor.accept, service)
-            version = importlib.metadata.version("tripost")
-            self.bus.emit(Started(time=clock.now(), listeners=self.addresses, version=version, pid=os.getpid()))
-            task_status.started()
-            await stop.wait()
-            accepting.cancel_scope.cancel()
-        close(services)
-
-    def _services(
-        self,
-        queue: Queue,
-        policy: Policy,
-        clock: Clock,
-        logins: Logins,
-        readers: dict[str, Handler],
-        listing: Verb | Upload,
-    ) -> list[Service]:
-        config = self.config
-        smtp = ingress_context(config, queue, policy, self.bus, clock, self._draining, self._patience, logins)
-        async def on_smtp(stream: trio.abc.Stream, peer: Peer) -> None:
-            await serve_smtp(stream, peer=peer, context=smtp)
-
-        handlers = dict.fromkeys(SMTP, on_smtp) | readers
-        return [*make_services(config, handlers), Submit(config, smtp, listing).service()]
+    def _started(self, clock: Clock, task_status: trio.TaskStatus[None]) -> None:
+        self.phase = "serving"
+        version = importlib.metadata.version("tripost")
+        self.bus.emit(Started(time=clock.now(), listeners=self.addresses, version=version, pid=os.getpid()))
+        task_status.started()
 
     def _sources(
         self, queue: Queue, dispatcher: Dispatcher, clock: Clock, verbs: Mapping[str, Verb | Upload]
@@ -241,29 +241,6 @@ class Gateway:
             bus=self.bus,
             clock=clock,
         )
-
-
-def _queue_settings(config: Config) -> QueueSettings:
-    retry = config.retry
-    return QueueSettings(
-        retry=Schedule(
-            first=retry.first,
-            factor=retry.factor,
-            longest=retry.longest,
-            jitter=retry.jitter,
-            schedule=tuple(retry.schedule),
-        ),
-        expire=retry.expire,
-        warn=retry.warn,
-        ret="FULL" if config.dsn.original == "full" else "HDRS",
-        most_original=config.dsn.max_original,
-        inline=config.spool.inline,
-        segment_size=config.spool.segment_size,
-        min_free=config.spool.min_free,
-        min_free_inodes=config.spool.min_free_inodes,
-        most_messages=config.spool.messages,
-        most_octets=config.spool.bytes,
-    )
 
 
 async def _cancel_on_hard(stop: Stop, scope: trio.CancelScope) -> None:

@@ -33,6 +33,11 @@ class Guard:
         self._banned: OrderedDict[str, float] = OrderedDict()
         self.bans = 0
 
+    def limit(self, failures: Rate, ban: float) -> None:
+        """From now on; bans that run end when they were to end."""
+        self._windows.limit(failures)
+        self._ban = ban
+
     def barred(self, client: str, account: str, now: float) -> float:
         return max(self._left(key, now) for key in _keys(client, account))
 

@@ -71,6 +71,10 @@ class Service:
         self.terms = terms or Terms()
         self.listener: stdlib_socket.socket | None = None
 
+    def become(self, other: Service) -> None:
+        """Serve new connections as `other` would; the socket stays."""
+        self.name, self.handler, self.busy, self.terms = other.name, other.handler, other.busy, other.terms
+
     @property
     def bound(self) -> str:
         """The address really bound (a configured port 0 is filled in)."""

@@ -43,6 +43,12 @@ class LocalMail:
         )
         self.mailboxes.usage = self.delivery.store.usage
 
+    def prepare(self, config: Config) -> Callable[[], None]:
+        """See `tripost.gateway.reloading`. Raises ValueError."""
+        self.accounts.list()
+        other = Mailboxes(config, self.accounts.exists, self.accounts.quota_rule)
+        return lambda: self.mailboxes.become(other)
+
     async def keep_up(self, queue: Queue, clock: Clock) -> None:
         """Until cancelled."""
         self._now = clock.now

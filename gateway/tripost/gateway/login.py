@@ -87,6 +87,12 @@ class Logins:
         self._cleartext = cleartext
         self._pop3_imap_cleartext = pop3_imap_cleartext
 
+    def allow(self, mechanisms: tuple[str, ...], cleartext: Cleartext, pop3_imap_cleartext: Cleartext) -> None:
+        """From now on."""
+        self._mechanisms = mechanisms
+        self._cleartext = cleartext
+        self._pop3_imap_cleartext = pop3_imap_cleartext
+
     def passwords(self, peer: Peer) -> bool:
         """Inside of TLS, or where the configuration says so."""
         rule = self._pop3_imap_cleartext if peer.service in ("pop3", "imap") else self._cleartext

@@ -34,7 +34,7 @@ class Mailboxes:
         self._rule = rule
         self.folder = os.path.join(config.state, "mail")
         self.usage: Usage | None = None  # the delivery's, once there is one
-        self._tables = {name.lower(): table for name, table in self._local.mailbox.items()}
+        self._tables: dict[str, Mailbox] = {name.lower(): table for name, table in self._local.mailbox.items()}
         self.router = Router(
             local_domains=frozenset(domain.lower() for domain in self._local.domains),
             users=lambda address: address if exists(address) else None,
@@ -47,6 +47,12 @@ class Mailboxes:
             keeps=lambda account, detail: bool(self._extension(account, detail)),
             full=self._full,
         )
+
+    def become(self, other: Mailboxes) -> None:
+        """Decide as `other` does, from now on; whoever asks us or our router need not know."""
+        self._local, self._tables = other._local, other._tables
+        other.usage = self.usage
+        self.router.become(other.router)
 
     def policy(self, account: str) -> Policy:
         local, table = self._local, self._tables.get(account.lower(), Mailbox())

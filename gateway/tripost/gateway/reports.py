@@ -26,12 +26,21 @@ class Reports:
     """`new_id` is set once there is a queue."""
 
     def __init__(self, config: Config, router: Router, clock: Clock) -> None:
-        self._config = config
         self._router = router
         self._clock = clock
-        self._words = templates(config.dsn.templates)
-        self._second = config.local.postmaster if config.dsn.double_bounce == "postmaster" else ""
         self.new_id: Callable[[], str] | None = None
+        self._config = config
+        self._words = templates(config.dsn.templates)
+        self._second = _second(config)
+
+    def prepare(self, config: Config) -> Callable[[], None]:
+        """See `tripost.gateway.reloading`. Raises ValueError."""
+        words = templates(config.dsn.templates)
+
+        def commit() -> None:
+            self._config, self._words, self._second = config, words, _second(config)
+
+        return commit
 
     def __call__(self, envelope: Envelope, news: list[News], original: bytes) -> tuple[Envelope, bytes] | None:
         assert self.new_id is not None
@@ -63,6 +72,11 @@ class Reports:
         routes = self._router.route(report.recipients[0].address).all
         people = [Recipient(n, one.address, one.next_hop, via=one.via) for n, one in enumerate(routes)]
         return msgspec.structs.replace(report, recipients=tuple(people))
+
+
+def _second(config: Config) -> str:
+    """Who is told of what nobody else can be told."""
+    return config.local.postmaster if config.dsn.double_bounce == "postmaster" else ""
 
 
 def templates(folder: str) -> dict[str, Words]:

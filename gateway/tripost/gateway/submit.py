@@ -43,14 +43,14 @@ class Submit:
 
     def __init__(self, config: Config, context: IngressContext, listing: Verb | Upload) -> None:
         assert not isinstance(listing, Upload)
-        self._config = config
-        self._context = context
+        self.config = config
+        self.context = context
         self._listing = listing
         self._open: Counter[int] = Counter()
         self._turns: dict[int, trio.CapacityLimiter] = {}  # of those who are there
 
     def service(self) -> Service:
-        return Service(NAME, f"{sockets.UNIX}{os.path.join(self._config.state, SOCKET)}", self._serve, busy)
+        return Service(NAME, f"{sockets.UNIX}{os.path.join(self.config.state, SOCKET)}", self._serve, busy)
 
     async def _serve(self, stream: trio.abc.Stream, peer: Peer) -> None:
         assert isinstance(stream, FastStream)
@@ -67,7 +67,7 @@ class Submit:
                 await _tell(stream, Error(f"{name} has {PER_USER} connections that do not end", 3))
                 return
             try:
-                await self._request(stream, name, steers=may_steer(uid, gid, name, self._config.admin.group))
+                await self._request(stream, name, steers=may_steer(uid, gid, name, self.config.admin.group))
             finally:
                 turns.release()
         except trio.TooSlowError:
@@ -80,23 +80,23 @@ class Submit:
     async def _request(self, stream: FastStream, name: str, *, steers: bool) -> None:
         with trio.fail_after(PATIENCE):
             request, _ = await read_request(stream, Reader(REQUEST_LIMIT))
-        account = f"{name}@{origin_of(self._config)}"
+        account = f"{name}@{origin_of(self.config)}"
         try:
             parse_address(account)
         except AddressError as wrong:
             request = Error(f"there is no address for {name}: {wrong}", 1)
         if isinstance(request, Request) and request.verb == "smtp":
-            await _tell(stream, Row({"account": account, "origin": origin_of(self._config)}))
+            await _tell(stream, Row({"account": account, "origin": origin_of(self.config)}))
             peer = Peer(service="submission")
             names = None if steers else self._names(name)
-            await serve_smtp(stream, peer=peer, context=self._context, who=Who(account, names))
+            await serve_smtp(stream, peer=peer, context=self.context, who=Who(account, names))
         elif isinstance(request, Request) and request.verb == "queue":
             await self._list(stream, {} if steers else {"account": account}, name)
         else:
             await _tell(stream, request if isinstance(request, Error) else Error("not a request for this socket", 3))
 
     def _names(self, name: str) -> frozenset[str]:
-        domains = {self._config.hostname, *self._config.local.domains}
+        domains = {self.config.hostname, *self.config.local.domains}
         return frozenset(f"{name}@{one}".lower() for one in domains)
 
     async def _list(self, stream: FastStream, which: dict[str, object], name: str) -> None:

@@ -43,6 +43,12 @@ class Windows:
     def __len__(self) -> int:
         return len(self._table)
 
+    def limit(self, rate: Rate) -> None:
+        """From now on this rate. What was counted stays, unless it was counted over other spans."""
+        if rate.seconds != self.rate.seconds:
+            self._table.clear()
+        self.rate = rate
+
     def take(self, key: str, now: float, amount: int = 1) -> float:
         """Count `amount`, or say how many seconds from now it fits."""
         if not self.rate.count:

@@ -14,10 +14,10 @@ from tripost.delivery.dispatcher import Dispatcher
 from tripost.delivery.routing import Router
 from tripost.delivery.targets import next_hop_for, parse
 from tripost.gateway.control.action_verbs import ActionVerbs
-from tripost.gateway.control.config_verbs import ConfigVerbs
 from tripost.gateway.control.ended import ended
 from tripost.gateway.control.explain import Binding
 from tripost.gateway.control.history_verbs import HistoryVerbs
+from tripost.gateway.control.life_verbs import LifeVerbs
 from tripost.gateway.control.queue_verbs import QueueVerbs
 from tripost.gateway.control.route_verb import RouteVerb
 from tripost.gateway.control.server import ControlServer, Upload, Verb
@@ -25,15 +25,15 @@ from tripost.gateway.control.trace_verb import TraceVerb
 from tripost.gateway.control.transfer_verbs import TransferVerbs
 from tripost.gateway.observe.history import History
 from tripost.gateway.observe.observer import Observer
-from tripost.gateway.settings import Config
 from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
+from tripost.queue.errors import SpoolUnsure
 from tripost.queue.manager import Queue
 from tripost.queue.planning import Way
 
 
 def make_control(
-    config: Config,
+    life: LifeVerbs,
     queue: Queue,
     dispatcher: Dispatcher,
     router: Router,
@@ -43,7 +43,7 @@ def make_control(
     observer: Observer,
     history: History,
 ) -> ControlServer:
-    began = clock.now()
+    began, config = clock.now(), life.config
 
     def binding(next_hop: str) -> Binding | None:
         found = dispatcher.bound(next_hop)
@@ -51,6 +51,8 @@ def make_control(
 
     def describe() -> dict[str, Any]:
         return {
+            "state": life.phase(),
+            **_readiness(life.phase(), queue),
             "hostname": config.hostname,
             "version": importlib.metadata.version("tripost"),
             "pid": os.getpid(),
@@ -72,11 +74,19 @@ def make_control(
     queue.search.class_of = lambda reply: classify(reply).name
     verbs: dict[str, Verb | Upload] = {
         **QueueVerbs(queue, clock, binding, dispatcher.site_of, describe, partial(ended, history)).verbs,
-        **ActionVerbs(queue, bus, clock, way=way, sites=dispatcher, grace=config.admin.grace).verbs,
-        **TransferVerbs(queue, bus, clock, router, lambda: config.retry.warn or 3600.0).verbs,
+        **ActionVerbs(queue, bus, clock, way=way, sites=dispatcher, grace=lambda: life.config.admin.grace).verbs,
+        **TransferVerbs(queue, bus, clock, router, lambda: life.config.retry.warn or 3600.0).verbs,
         **HistoryVerbs(history).verbs,
         **TraceVerb(bus.tracing).verbs,
         **RouteVerb(router).verbs,
-        **ConfigVerbs(lambda: config).verbs,
+        **life.verbs,
     }
     return ControlServer(os.path.join(config.state, "control.sock"), config.admin.group, verbs, bus, clock)
+
+
+def _readiness(phase: str, queue: Queue) -> dict[str, Any]:
+    """Should mail be sent here?"""
+    why = "" if phase == "serving" else phase
+    if not queue.accepting:
+        why = SpoolUnsure.text
+    return {"ready": not why, "why": why}

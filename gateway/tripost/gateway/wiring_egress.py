@@ -1,14 +1,17 @@
 """from `[auth]` and `[limits]` to accounts and logins, POP3 and IMAP
 
+Why      What sessions read is kept in one place for each protocol, which a reload replaces for new ones.
+
 API      `make_logins(config, accounts, bus, clock)`: one for SMTP, POP3 and IMAP. Raises
          AccountsError when the file of accounts cannot be read at the start; later,
          what was read stays in force.
-         `make_readers(…)`: the sessions of both, and the task that runs beside them.
+         `Readers(…)`: the sessions of both (`handlers`), and the task that runs beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import dataclasses
+from collections.abc import Callable
 
 import trio
 
@@ -44,41 +47,65 @@ def make_logins(config: Config, accounts: Accounts, bus: Bus, clock: Clock) -> L
     )
 
 
-def make_readers(
-    config: Config, mail: LocalMail, logins: Logins, bus: Bus, clock: Clock, draining: Draining
-) -> tuple[dict[str, Handler], Callable[[], Awaitable[None]]]:
+def allow(logins: Logins, config: Config) -> Callable[[], None]:
+    """See `tripost.gateway.reloading`."""
+
+    def commit() -> None:
+        auth = config.auth
+        logins.allow(tuple(auth.mechanisms), auth.cleartext, auth.pop3_imap_cleartext)
+        logins.guard.limit(config.limits.auth_failures, config.limits.auth_ban)
+
+    return commit
+
+
+class Readers:
     """The handlers of POP3 and IMAP. Each hears at once of what the other, or a delivery, does to a mailbox."""
-    mailboxes = mail.mailboxes
-    opened = Opened(clock.now, LAYOUT)
-    mail.delivery.arrived = opened.touched
-    pop3 = Pop3Context(
-        hostname=config.hostname,
-        logins=logins,
-        mailboxes=mailboxes.folder,
-        bus=bus,
-        clock=clock,
-        draining=draining,
-        policy=mailboxes.policy,
-        expire=mailboxes.expire,
-        delay=LoginDelay(config.limits.login_delay),
-        removed=opened.touched,
-    )
-    imap = ImapContext(
-        hostname=config.hostname,
-        logins=logins,
-        mailboxes=mailboxes.folder,
-        opened=opened,
-        bus=bus,
-        clock=clock,
-        draining=draining,
-        policy=mailboxes.policy,
-        limit=config.limits.message_size,
-    )
 
-    async def on_pop3(stream: trio.abc.Stream, peer: Peer) -> None:
-        await serve_pop3(stream, peer=peer, context=pop3)
+    def __init__(
+        self, config: Config, mail: LocalMail, logins: Logins, bus: Bus, clock: Clock, draining: Draining
+    ) -> None:
+        self._mailboxes = mailboxes = mail.mailboxes
+        opened = Opened(clock.now, LAYOUT)
+        mail.delivery.arrived = opened.touched
+        self._delay = LoginDelay(config.limits.login_delay)
+        self._pop3 = Pop3Context(
+            hostname=config.hostname,
+            logins=logins,
+            mailboxes=mailboxes.folder,
+            bus=bus,
+            clock=clock,
+            draining=draining,
+            policy=mailboxes.policy,
+            expire=mailboxes.expire,
+            delay=self._delay,
+            removed=opened.touched,
+        )
+        self._imap = ImapContext(
+            hostname=config.hostname,
+            logins=logins,
+            mailboxes=mailboxes.folder,
+            opened=opened,
+            bus=bus,
+            clock=clock,
+            draining=draining,
+            policy=mailboxes.policy,
+            limit=config.limits.message_size,
+        )
+        self.handlers: dict[str, Handler] = {"pop3": self._on_pop3, "imap": self._on_imap}
+        self.run = opened.run
 
-    async def on_imap(stream: trio.abc.Stream, peer: Peer) -> None:
-        await serve_imap(stream, peer=peer, context=imap)
+    def prepare(self, config: Config) -> Callable[[], None]:
+        """See `tripost.gateway.reloading`; after the mailboxes."""
 
-    return {"pop3": on_pop3, "imap": on_imap}, opened.run
+        def commit() -> None:
+            self._delay.seconds = config.limits.login_delay
+            self._pop3 = dataclasses.replace(self._pop3, expire=self._mailboxes.expire)
+            self._imap = dataclasses.replace(self._imap, limit=config.limits.message_size)
+
+        return commit
+
+    async def _on_pop3(self, stream: trio.abc.Stream, peer: Peer) -> None:
+        await serve_pop3(stream, peer=peer, context=self._pop3)
+
+    async def _on_imap(self, stream: trio.abc.Stream, peer: Peer) -> None:
+        await serve_imap(stream, peer=peer, context=self._imap)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from tripost.gateway.config import Config
 from tripost.gateway.ingress.context import IngressContext, Intake
 from tripost.gateway.ingress.memory import MemoryPool
@@ -36,19 +39,35 @@ def ingress_context(
         memory=MemoryPool(limits.memory),
         bus=bus,
         clock=clock,
-        relay_networks=networks(config.relay.networks),
-        message_size=limits.message_size,
-        recipients=limits.recipients,
-        errors=limits.errors,
-        junk_commands=limits.junk_commands,
-        command_timeout=limits.command_timeout,
-        data_timeout=limits.data_timeout,
-        expire=config.retry.expire,
-        hops=config.smtp.hops,
-        minimum_rate=float(limits.minimum_rate),
-        greet_delay=config.smtp.greet_delay,
-        normalize=config.smtp.bare_newlines == "normalize",
         logins=logins,
         draining=draining,
         patience=patience,
+        **_terms(config),
     )
+
+
+def renewed(context: IngressContext, config: Config) -> IngressContext:
+    """For new sessions; what all sessions count together goes on, with the new limits."""
+    limits = config.limits
+    context.quotas.limit(limits.client_messages, limits.account_messages, limits.account_recipients)
+    context.memory.limit = limits.memory
+    return dataclasses.replace(context, **_terms(config))
+
+
+def _terms(config: Config) -> dict[str, Any]:
+    """What a session may do, and how long it may take."""
+    limits = config.limits
+    return {
+        "relay_networks": networks(config.relay.networks),
+        "message_size": limits.message_size,
+        "recipients": limits.recipients,
+        "errors": limits.errors,
+        "junk_commands": limits.junk_commands,
+        "command_timeout": limits.command_timeout,
+        "data_timeout": limits.data_timeout,
+        "expire": config.retry.expire,
+        "hops": config.smtp.hops,
+        "minimum_rate": float(limits.minimum_rate),
+        "greet_delay": config.smtp.greet_delay,
+        "normalize": config.smtp.bare_newlines == "normalize",
+    }

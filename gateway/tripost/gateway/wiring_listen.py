@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import resource
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import trio
@@ -111,13 +111,15 @@ def take_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def keep_fresh(certificates: Certificates | None, bus: Bus, clock: Clock) -> None:
+async def keep_fresh(current: Callable[[], Certificates | None], bus: Bus, clock: Clock) -> None:
     """Take renewed certificates into use, until cancelled. What does not fit is told once and not taken."""
     told = ""
-    while certificates is not None:
+    while True:
         await trio.sleep(LOOK_EVERY)
+        certificates = current()
         try:
-            certificates.refresh()
+            if certificates is not None:
+                certificates.refresh()
             told = ""
         except TlsError as wrong:
             if str(wrong) != told:

@@ -1,14 +1,11 @@
 """what happens, as typed events
 
-One struct for each kind; `docs/events.md` has a table of them and
-`docs/events.schema.json` their JSON Schema, both made from what stands here.
+One struct for each kind; docs/events.md and docs/events.schema.json are made from what stands here.
 
-Promise  Every step of a message emits exactly one event. Times are wall-clock
-         seconds, durations seconds, sizes octets. Events carry ids, addresses
-         and reasons, never message text or secrets; replies are what a peer
-         said, or what we said to it.
-         `seq` grows by one with each event, and over restarts, where it jumps:
-         it begins at the microsecond of the start. A gap is what was dropped.
+Promise  Every step of a message emits exactly one event. Times are wall-clock seconds, durations seconds, sizes octets.
+         Events carry ids, addresses and reasons, never message text or secrets; replies are what was said.
+         `seq` grows by one with each event, and over restarts, where it jumps: it begins at the microsecond of the
+         start. A gap is what was dropped.
 """
 
 from __future__ import annotations
@@ -91,6 +88,13 @@ class Reopened(Event, frozen=True, kw_only=True):
     """The file of events was closed and opened anew, as SIGHUP asks: the first event in the new one."""
 
     file: str
+
+
+class Reloaded(Event, frozen=True, kw_only=True):
+    """The configuration was read anew. `changed` keys hold now, `restart`: those that wait for one."""
+
+    changed: list[str] = []
+    restart: list[str] = []
 
 
 # --- clients ---
@@ -388,7 +392,7 @@ class Steered(Event, frozen=True, kw_only=True):
     id: str = ""
 
 
-Lifecycle = Started | Stopping | Stopped | Trouble | Dropped | Reopened
+Lifecycle = Started | Stopping | Stopped | Trouble | Dropped | Reopened | Reloaded
 OfClients = Connected | Disconnected | Secured | Refused | Noticed | LoggedIn | LoginFailed | Fetched | Expired
 OfMessages = Accepted | Routed | Attempted | Relayed | DeliveredLocally | Discarded | Deleted | DeferredUntil | Bounced
 OfDestinations = Resolved | Opened | Closed | Unreachable | Adapted | Limited | BackedOff

@@ -16,8 +16,9 @@ Reporter = Callable[[Envelope, list[News], bytes], tuple[Envelope, bytes] | None
 Probes = tuple[float, float]  # seconds: the first and the longest pause of what cannot be spoken to
 
 
-class QueueSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds and octets."""
+class QueueSettings(msgspec.Struct, kw_only=True):
+    """Seconds and octets. Whoever made it may change `retry`, `expire`, `warn`, `ret` and `most_original` while the
+    queue is open: they are looked at anew for every attempt."""
 
     retry: Schedule = Schedule()
     expire: float = 432_000.0

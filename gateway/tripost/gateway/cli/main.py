@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from tripost.gateway.cli.config_options import add_check, add_config, add_init
@@ -59,6 +60,10 @@ def parser() -> argparse.ArgumentParser:
     top_command = commands.add_parser("top", help="watch a gateway, and steer it, in a terminal")
     add_top(top_command)
     _config_option(top_command)
+    reload = _add(commands, "reload", "take the file's configuration into use, all or nothing", "tripost reload")
+    drain = _add(commands, "drain", "end the running gateway when what is under way is done", "tripost drain")
+    drain.add_argument("--no-wait", action="store_true", help="do not wait for its end")
+    _config_option(drain)
     status = _add(commands, "status", "what the running gateway is and does", "tripost status")
     explain = _add(
         commands,
@@ -67,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         "tripost explain marc@example.com",
     )
     add_explain(explain)
-    for one in (status, explain, history, trace):
+    for one in (status, reload, explain, history, trace):
         one.add_argument("--json", action="store_true", help="JSON")
         _config_option(one)
     _config_option(route)
@@ -186,7 +191,7 @@ def _run(options: argparse.Namespace) -> int:
         from tripost.gateway.cli import top
 
         return top.run(None, options)
-    from tripost.gateway.config import ConfigError, load
+    from tripost.gateway.config import ConfigError, load, read
 
     try:
         config = load(options.config_file)
@@ -197,7 +202,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "serve":
         from tripost.gateway.cli import serve
 
-        return serve.run(config)
+        return serve.run(config, partial(read, options.config_file))
     if options.command == "route":
         from tripost.gateway.cli import route
 
@@ -210,6 +215,10 @@ def _run(options: argparse.Namespace) -> int:
         from tripost.gateway.cli import queue
 
         return queue.run(config, options)
+    if options.command in ("reload", "drain"):
+        from tripost.gateway.cli import life
+
+        return life.run(config, options)
     if options.command == "history":
         from tripost.gateway.cli import history
 

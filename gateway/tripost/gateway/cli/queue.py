@@ -45,6 +45,7 @@ def status(config: Config, options: argparse.Namespace) -> int:
     print(f"{row['hostname']}, tripost {row['version']}, process {row['pid']}, up {row['up']:.0f} s")
     for service, addresses in row["listeners"].items():
         print(f"{service:<12} {' '.join(addresses)}")
+    print(row["state"] if row["ready"] else f"{row['state']}, NOT READY: {row['why']}")
     print("takes mail" if row["accepting"] else "TAKES NO MAIL: the spool cannot store it")
     print(f"queued: {queue['messages']} messages for {queue['queued']} recipients, {queue['octets']} octets")
     for reader in row["events"]["readers"]:

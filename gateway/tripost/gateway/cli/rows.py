@@ -25,8 +25,12 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 class Status(msgspec.Struct):
-    """`up` in seconds; `listeners`: service → addresses."""
+    """`state`: starting, serving or draining; `why` it is not `ready`; `up` in seconds; `listeners`: service →
+    addresses."""
 
+    state: str
+    ready: bool
+    why: str
     hostname: str
     version: str
     pid: int
@@ -159,6 +163,13 @@ class Line(msgspec.Struct, omit_defaults=True):
     dropped: int = 0
 
 
+class Taken(msgspec.Struct):
+    """Keys of the configuration: `changed` now, and those that wait for a `restart`."""
+
+    changed: list[str]
+    restart: list[str]
+
+
 class Checked(msgspec.Struct):
     """`level`: error or warning. `line` and `column` from 1, 0 for a file as a whole; `key` as it is written."""
 
@@ -232,6 +243,7 @@ ROWS: dict[str, type[msgspec.Struct]] = {
     "config diff": Differences,
     "route": Routed,
     "status": Status,
+    "reload": Taken,
     "explain": EXPLAINED,
     "user list": User,
     "queue summary": _like("Hop", Hop, site=str),

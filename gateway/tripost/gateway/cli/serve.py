@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable
 from functools import partial
 
 import trio
 
 from tripost.gateway.app import Gateway, StartError
-from tripost.gateway.config import Config
+from tripost.gateway.config import Config, Loaded
 from tripost.gateway.lifecycle import Stop, leaves, watch_signals
 from tripost.gateway.observe.log import EventLog
 
 
-def run(config: Config) -> int:
+def run(config: Config, read: Callable[[], Loaded]) -> int:
     log = EventLog(config.events.file, config.events.format)
     try:
         log.open()
     except OSError as wrong:
         print(f"tripost: [events] {config.events.file or 'journal'}: {wrong.strerror}", file=sys.stderr)
         return 2
-    gateway = Gateway(config, log)
+    gateway = Gateway(config, log, read)
     code = 2
     try:
         code = 0 if trio.run(partial(_serve, gateway)) else 1
@@ -39,7 +40,7 @@ async def _serve(gateway: Gateway) -> bool:
     gc.set_threshold(10_000, 20, 100)
     stop = Stop()
     async with trio.open_nursery() as nursery:
-        await nursery.start(watch_signals, stop, _say_nothing, gateway.reopen)
+        await nursery.start(watch_signals, stop, _say_nothing, gateway.hangup)
         clean = await gateway.run(stop)
         nursery.cancel_scope.cancel()
     return clean

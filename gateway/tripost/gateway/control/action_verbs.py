@@ -68,7 +68,7 @@ class Taking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class ActionVerbs:
-    """`way(to)` gives each recipient's next hop, or raises ValueError; `grace` in seconds."""
+    """`way(to)` gives each recipient's next hop, or raises ValueError; `grace()` in seconds."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class ActionVerbs:
         *,
         way: Callable[[str], Way],
         sites: Dispatcher,
-        grace: float,
+        grace: Callable[[], float],
     ) -> None:
         self._queue = queue
         self._bus = bus
@@ -139,7 +139,7 @@ class ActionVerbs:
             reason=wanted.reason,
             to=str(int(wanted.to)) if verb == actions.PRIORITY else wanted.to,
             way=way,
-            grace=0.0 if wanted.now else self._grace,
+            grace=0.0 if wanted.now else self._grace(),
         )
 
     def _probe(self, done: Done) -> Done:

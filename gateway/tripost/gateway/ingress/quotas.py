@@ -30,6 +30,12 @@ class Quotas:
         self._messages = Windows(account_messages)
         self._recipients = Windows(account_recipients)
 
+    def limit(self, client_messages: Rate, account_messages: Rate, account_recipients: Rate) -> None:
+        """From now on."""
+        self._clients.limit(client_messages)
+        self._messages.limit(account_messages)
+        self._recipients.limit(account_recipients)
+
     def open(self, client: Client) -> Tally:
         """What one transaction counts."""
         return Tally(self, client)

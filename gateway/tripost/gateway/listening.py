@@ -1,0 +1,93 @@
+"""the listeners of a running gateway, of which a reload adds some and takes others away
+
+Promise  `prepare` binds what is new, all or none, and changes nothing that runs; what it gives back puts it in place. A
+         listener whose address stays keeps its socket: no connection is refused, and its queue of connections goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from tripost.gateway.listeners import Acceptor, Service, bind, close
+
+
+class Listening:
+    """`services` are those of `[[listen]]`, `own` those that are always there; `addresses`: service → addresses, for
+    others to look at."""
+
+    def __init__(self, services: list[Service], own: list[Service], addresses: dict[str, list[str]]) -> None:
+        self.services = services
+        self._own = own
+        self._addresses = addresses
+        self._scopes: dict[Service, trio.CancelScope] = {}
+        self._accepting: trio.Nursery | None = None
+        self._acceptor: Acceptor | None = None
+
+    def bind(self) -> None:
+        """Raises ListenError."""
+        bind([*self.services, *self._own])
+        self._tell()
+
+    def close(self) -> None:
+        close([*self.services, *self._own])
+
+    async def run(self, acceptor: Acceptor, started: Callable[[], None], stop: Callable[[], Awaitable[None]]) -> None:
+        """Accept until `stop` returns; then nobody is listened to."""
+        self._acceptor = acceptor
+        async with trio.open_nursery() as self._accepting:
+            for service in [*self.services, *self._own]:
+                self._start(service)
+            started()
+            await stop()
+            self._accepting.cancel_scope.cancel()
+        self._accepting = None
+        self.close()
+
+    def prepare(self, wanted: list[Service]) -> Callable[[], None]:
+        """Raises ListenError."""
+        left = list(self.services)
+        kept: list[tuple[Service, Service]] = []
+        added: list[Service] = []
+        for one in wanted:
+            same = next((old for old in left if old.address == one.address), None)
+            if same is None:
+                added.append(one)
+            else:
+                left.remove(same)
+                kept.append((same, one))
+        bind(added)
+
+        def commit() -> None:
+            for old, new in kept:
+                old.become(new)
+            places = {id(new): old for old, new in kept}
+            self.services = [places.get(id(one), one) for one in wanted]
+            for gone in left:
+                self._end(gone)
+            for one in added:
+                self._start(one)
+            self._tell()
+
+        return commit
+
+    def _tell(self) -> None:
+        self._addresses.clear()
+        for service in [*self.services, *self._own]:
+            self._addresses.setdefault(service.name, []).append(service.bound)
+
+    def _start(self, service: Service) -> None:
+        if self._accepting is not None:
+            self._accepting.start_soon(self._accept, service)
+
+    def _end(self, service: Service) -> None:
+        scope = self._scopes.pop(service, None)
+        if scope is not None:
+            scope.cancel()
+        close([service])
+
+    async def _accept(self, service: Service) -> None:
+        assert self._acceptor is not None
+        with trio.CancelScope() as self._scopes[service]:
+            await self._acceptor.accept(service)

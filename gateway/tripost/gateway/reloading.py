@@ -1,0 +1,91 @@
+"""a new configuration while the gateway runs: all of it, or nothing
+
+`reload` reads the file, builds from it everything that depends on it, and then puts it in place in one go, between two
+awaits: no session ever sees half of it. Sessions that run keep the limits they began with; routing, accounts and
+certificates hold at once for everybody.
+
+Order    read → check → build every part (new listeners are bound here) → put every part in place.
+Fails    `ReloadError` with one line for each reason; then everything is as it was.
+Why      Parts are functions that build and give back what puts it in place, which may not fail. Where roles are
+         processes of their own, a part is what tells them, and the supervisor calls `reload` in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from tripost.gateway.backend import AccountsError
+from tripost.gateway.config import Loaded
+from tripost.gateway.config_files import unusable
+from tripost.gateway.config_values import differences, named
+from tripost.gateway.settings import Config
+from tripost.gateway.sockets import ListenError
+from tripost.gateway.tls import TlsError
+
+Commit = Callable[[], None]
+Part = Callable[[Config], Commit]
+
+# what changes while the gateway runs; everything else needs a restart
+_TABLES = (
+    *("include", "listen", "tls", "proxy", "relay", "local", "route", "smtp", "limits", "sources", "retry", "dsn"),
+    "lifecycle",
+)
+_AUTH = ("mechanisms", "cleartext", "pop3_imap_cleartext")
+
+
+class ReloadError(Exception):
+    """The configuration stays as it was; the text has a line for each reason."""
+
+
+class Reloaded(msgspec.Struct, frozen=True):
+    """Keys that changed, and those whose new values wait for a restart."""
+
+    changed: list[str]
+    restart: list[str]
+
+
+def effective(old: Config, new: Config) -> Config:
+    """`new` as far as it can be had without a restart."""
+    replace = msgspec.structs.replace
+    return replace(
+        old,
+        **{name: getattr(new, name) for name in _TABLES},
+        auth=replace(old.auth, **{name: getattr(new.auth, name) for name in _AUTH}),
+        delivery=replace(new.delivery, port=old.delivery.port),
+        admin=replace(old.admin, grace=new.admin.grace),
+    )
+
+
+class Live:
+    """The configuration in force. `read` reads the file; `parts` in the order in which they are put in place: whoever
+    takes something of the system's (listeners) comes last, because what it took would have to be given back."""
+
+    def __init__(self, config: Config, read: Callable[[], Loaded] | None) -> None:
+        self.config = config
+        self.parts: list[Part] = []
+        self._read = read
+
+    def reload(self) -> Reloaded:
+        """Raises ReloadError."""
+        if self._read is None:
+            raise ReloadError("this gateway was not started from a file")
+        new = self._checked(self._read())
+        wanted = effective(self.config, new)
+        changed = [key for key, _, _ in differences(named(self.config), named(wanted))]
+        waiting = [key for key, _, _ in differences(named(wanted), named(new))]
+        try:
+            commits = [part(wanted) for part in self.parts]
+        except (ListenError, TlsError, AccountsError, ValueError) as wrong:
+            raise ReloadError(str(wrong)) from wrong
+        for commit in commits:
+            commit()
+        self.config = wanted
+        return Reloaded(changed, waiting)
+
+    def _checked(self, found: Loaded) -> Config:
+        problems = found.problems or [found.sources.problem(key, reason) for key, reason in unusable(found.config)]
+        if problems:
+            raise ReloadError("\n".join(str(one) for one in problems))
+        return found.config
