@@ -2,16 +2,20 @@
 
     deploy/uv run python bench/relay.py --peers tripost,postfix,exim --cells 2048:20:conn,2048:20:keep --rounds 3
     deploy/uv run python bench/relay.py --peers tripost,opensmtpd --cells 2048:4:conn
+    deploy/uv run python bench/relay.py --peers tripost,postfix --plots . --cells 2048:1:keep,2048:5:keep,2048:50:keep
 
-Each peer is a folder of bench/peers with its settings and a start.sh; "direct" is the source straight into the sink. A
-cell is SIZE:SESSIONS:MODE: `conn` a connection for each message, `keep` kept connections (both by Postfix's
-smtp-source), `domains` kept connections and 1,000 recipient domains (by bench/source.py). The sink is Postfix's
-smtp-sink. All have what they accepted on disk, synced, before they say 250; `--folder` is on the disk to be measured.
+Each peer is a folder of bench/peers with its settings and a start.sh; "direct" is the source straight into the sink;
+`tripost@1` is tripost with `processes = 1` (or another number). A cell is SIZE:SESSIONS:MODE: `conn` a connection for
+each message, `keep` kept connections (both by Postfix's smtp-source); by bench/source.py, with the latency of accepts:
+`domains` kept connections and 1,000 recipient domains, `timed` kept connections, `single` a connection each. The sink
+is Postfix's smtp-sink. All have what they accepted on disk, synced, before they say 250, but Haraka, which does not
+sync the folder; `--folder` is on the disk to be measured. `--plots`: a folder for charts (SVG) of messages a second
+and CPU per message over sessions, and of the latencies.
 
 Told: `accept`, messages a second until the source has its last 250; `relay`, until the sink has them all; `cpu_ms` of
 the relay and everything that it started, per message; `pss_mib`, the most memory that was seen. In each round the
 peers take turns. Needs root, and the Debian packages postfix, exim4-daemon-light and opensmtpd (of which two may be
-unpacked beside the installed one, and be on PATH).
+unpacked beside the installed one, and be on PATH), and Haraka of npm (its node_modules/.bin on PATH).
 """
 
 from __future__ import annotations
@@ -36,15 +40,17 @@ from typing import Any
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE / "peers"))
+sys.path.insert(0, str(HERE))
 from keep import memory, used  # noqa: E402 - a script beside this one
+from plots import chart  # noqa: E402
 
 DIRECT = "direct"
-PROGRAMS = {"postfix": "postfix", "exim": "exim4", "opensmtpd": "smtpd"}
+PROGRAMS = {"postfix": "postfix", "exim": "exim4", "opensmtpd": "smtpd", "haraka": "haraka"}
 PATIENCE = 120.0  # seconds without a message more at the sink, and the run is over
 WARM = 200  # messages before the measured ones
 
 
-def _port() -> int:
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
@@ -95,13 +101,16 @@ class Sink:
 
 
 @contextmanager
-def _relay(name: str, folder: pathlib.Path, port: int, sink: int) -> Iterator[int]:
+def relay(name: str, folder: pathlib.Path, port: int, sink: int) -> Iterator[int]:
     """A peer, running: the process below which all of it is; 0 for none."""
     if name == DIRECT:
         yield 0
         return
+    name, _, processes = name.partition("@")
     command = [sys.executable, str(HERE / "peers" / "keep.py"), str(HERE / "peers" / name / "start.sh")]
     environment = os.environ | {"PYTHON": sys.executable}
+    if processes:
+        environment["PROCESSES"] = processes if processes.isdigit() else f'"{processes}"'
     child = subprocess.Popen([*command, str(port), str(sink), str(folder)], env=environment)
     try:
         _listening(port, name)
@@ -113,11 +122,10 @@ def _relay(name: str, folder: pathlib.Path, port: int, sink: int) -> Iterator[in
 
 def _source(cell: str, port: int, count: int) -> list[str]:
     size, sessions, mode = cell.split(":")
-    if mode == "domains":
-        return [
-            *(sys.executable, str(HERE / "source.py"), "--port", str(port), "--messages", str(count)),
-            *("--connections", sessions, "--size", size, "--domains", "1000", "--recipient", "u@d%d.sink.test"),
-        ]
+    if mode in ("domains", "timed", "single"):
+        words = ["--connections", sessions, "--size", size, "--domains", "1000" if mode == "domains" else "1", "--cdf"]
+        words += ["--per-connection", "1" if mode == "single" else "0", "--recipient", "u@d%d.sink.test"]
+        return [sys.executable, str(HERE / "source.py"), "--port", str(port), "--messages", str(count), *words]
     kept = ["-d"] if mode == "keep" else []
     return [
         *("smtp-source", "-s", sessions, "-l", size, "-m", str(count), *kept),
@@ -145,16 +153,16 @@ class _Watch:
 
 
 def measure(name: str, cell: str, count: int, folder: pathlib.Path) -> dict[str, Any]:
-    port, sink_port = _port(), _port()
+    entry, sink_port = free_port(), free_port()
     sink = Sink(folder, sink_port)
     folder.chmod(0o755)
     try:
-        with _relay(name, folder, port, sink_port) as root:
-            to = port if root else sink_port
+        with relay(name, folder, entry, sink_port) as root:
+            to = entry if root else sink_port
             subprocess.run(_source(cell, to, WARM), check=True, stdout=subprocess.DEVNULL)
             sink.wait(WARM)
             watch, before, start = _Watch(root), used(root) if root else 0.0, time.perf_counter()
-            subprocess.run(_source(cell, to, count), check=True, stdout=subprocess.DEVNULL)
+            told = subprocess.run(_source(cell, to, count), check=True, stdout=subprocess.PIPE).stdout
             accepted = time.perf_counter() - start
             sink.wait(WARM + count)
             relayed = time.perf_counter() - start
@@ -163,7 +171,7 @@ def measure(name: str, cell: str, count: int, folder: pathlib.Path) -> dict[str,
             spent = used(root) - before if root else 0.0
     finally:
         sink.close()
-    return {
+    row: dict[str, Any] = {
         "peer": name,
         "cell": cell,
         "messages": count,
@@ -172,12 +180,17 @@ def measure(name: str, cell: str, count: int, folder: pathlib.Path) -> dict[str,
         "cpu_ms": round(spent / count * 1e3, 3),
         "pss_mib": round(watch.most),
     }
+    if told.startswith(b"{"):
+        timed = json.loads(told)
+        row |= {"accept": round(timed["per_second"]), "latency_ms": timed["latency_ms"], "cdf_ms": timed["cdf_ms"]}
+    return row
 
 
 def main(options: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     peers = options.peers.split(",")
-    for tool in ["smtp-source", "smtp-sink", *[PROGRAMS[one] for one in peers if one in PROGRAMS]]:
+    tools = [PROGRAMS[one] for one in peers if one in PROGRAMS]
+    for tool in ["smtp-source", "smtp-sink", *tools]:
         if shutil.which(tool) is None:
             raise SystemExit(f"{tool} is missing (see the packages that --help names)")
     for _ in range(options.rounds):
@@ -186,8 +199,36 @@ def main(options: argparse.Namespace) -> None:
                 with tempfile.TemporaryDirectory(prefix="relay-", dir=options.folder) as folder:
                     row = measure(name, cell, options.messages, pathlib.Path(folder))
                 rows.append(row)
-                print(json.dumps(row), flush=True)
+                print(json.dumps({key: value for key, value in row.items() if key != "cdf_ms"}), flush=True)
+    if options.plots:
+        plot(rows, pathlib.Path(options.plots))
     print(json.dumps({"bench": "relay", "cores": os.cpu_count(), "rounds": options.rounds, "medians": medians(rows)}))
+
+
+def plot(rows: list[dict[str, Any]], folder: pathlib.Path) -> None:
+    """Throughput and CPU over sessions for each size and mode that has several; latencies where cells have them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = medians(rows)
+    kinds = dict.fromkeys((size, mode) for size, _, mode in (cell.split(":") for cell in found))
+    for size, mode in kinds:
+        cells = [cell for cell in found if cell.split(":")[::2] == [size, mode]]
+        for key, unit in (("relay", "messages/s"), ("cpu_ms", "ms CPU/message")) if len(cells) > 1 else ():
+            series = {
+                name: [(float(cell.split(":")[1]), found[cell][name][key]) for cell in cells if name in found[cell]]
+                for name in dict.fromkeys(row["peer"] for row in rows)
+                if name != DIRECT
+            }
+            text = chart(f"{size} octets, {mode}", "sessions", unit, series)
+            (folder / f"{key}-{size}-{mode}.svg").write_text(text)
+    for cell in found:
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for row in rows:
+            points = row.get("cdf_ms", [])
+            if row["cell"] == cell and points:
+                curves[row["peer"]] = [(max(one, 0.01), at / (len(points) - 1)) for at, one in enumerate(points)]
+        if curves:
+            text = chart(f"accepted within, {cell}", "ms", "share", curves, log_x=True)
+            (folder / f"latency-{cell.replace(':', '-')}.svg").write_text(text)
 
 
 def medians(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
@@ -196,6 +237,8 @@ def medians(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]
     for cell, name in dict.fromkeys((row["cell"], row["peer"]) for row in rows):
         some = [row for row in rows if (row["cell"], row["peer"]) == (cell, name)]
         figures = {key: statistics.median(row[key] for row in some) for key in ("accept", "relay", "cpu_ms", "pss_mib")}
+        for part in some[0].get("latency_ms", {}):
+            figures[f"{part}_ms"] = statistics.median(row["latency_ms"].get(part, 0.0) for row in some)
         found.setdefault(cell, {})[name] = figures
     return found
 
@@ -207,4 +250,5 @@ if __name__ == "__main__":
     top.add_argument("--messages", type=int, default=5000)
     top.add_argument("--rounds", type=int, default=1)
     top.add_argument("--folder", default=None, help="on the disk that is to be measured")
+    top.add_argument("--plots", default="", help="folder for charts")
     main(top.parse_args())

@@ -1,4 +1,7 @@
 #!/bin/sh
+# PROCESSES: for `processes`, where it is not as by default
 . "$(dirname "$0")/../lib.sh"
-fill tripost.toml "$run/tripost.toml"
+[ -z "${PROCESSES:-}" ] || echo "processes = $PROCESSES" >"$run/tripost.toml"
+fill tripost.toml "$run/rest.toml"
+cat "$run/rest.toml" >>"$run/tripost.toml"
 exec "${PYTHON:-python3}" -m tripost serve "$run/tripost.toml" >"$run/out" 2>&1

@@ -5,9 +5,10 @@ API      `Admission(…)`: `full` before anything is known of a client; `enter(c
 Promise  At most `connections` in all, `per_client` from an address (IPv6 by /64),
          `per_network` from an IPv4 /24 or IPv6 /64, and `rate` new ones per client;
          0 is no limit. `exempt` networks are held to the first only. Tables hold
-         open connections and a bounded number of rates.
+         open connections and a bounded number of rates. While this process is late
+         (`lag`), whoever would bring mail is refused, exempt or not.
 Why      New connections are what overload sheds first: whoever is refused here has
-         lost nothing.
+         lost nothing, and whoever is in gets replies in time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,25 @@ from tripost.gateway.peer import Network, account_key, is_in, network_of
 from tripost.gateway.windows import NO_LIMIT, Rate, Windows
 
 FULL = "too many connections, try again later"
+BUSY = "too busy, try again later"
+SHARE = 0.05  # of a new measurement in `Lag.now`
+MOST = 0.2  # seconds that one measurement counts at most: a pause of the machine is no overload
+
+
+class Lag:
+    """How long a task waits for its turn in this process, in seconds, as the last connections found it; `most`: 0 for
+    any."""
+
+    def __init__(self, most: float = 0.0) -> None:
+        self.most = most
+        self.now = 0.0
+
+    def saw(self, seconds: float) -> None:
+        self.now += (min(seconds, MOST) - self.now) * SHARE
+
+    @property
+    def busy(self) -> bool:
+        return self.now > self.most > 0
 
 
 class Admission:
@@ -30,12 +50,14 @@ class Admission:
         per_network: int = 0,
         rate: Rate = NO_LIMIT,
         exempt: tuple[Network, ...] = (),
+        lag: float = 0.0,
     ) -> None:
         self._most = connections
         self._per_client = per_client
         self._per_network = per_network
         self._rates = Windows(rate)
         self._exempt = exempt
+        self.lag = Lag(lag)
         self._clients: Counter[str] = Counter()
         self._networks: Counter[str] = Counter()
         self.open = 0
@@ -51,9 +73,10 @@ class Admission:
     def full(self) -> bool:
         return self.open >= self._most
 
-    def enter(self, client: str, now: float) -> str:
-        """Why not; "" when it is in and counted."""
-        why = FULL if self.full else self._against(client, now)
+    def enter(self, client: str, now: float, *, shed: bool = False) -> str:
+        """Why not; "" when it is in and counted. `shed`: it is one of those that are refused while this process is
+        late."""
+        why = FULL if self.full else BUSY if shed and self.lag.busy else self._against(client, now)
         if why:
             self.refused += 1
             return why

@@ -97,6 +97,8 @@ auth_ban | | how long no login is taken after that
 login_delay | | POP3: between two logins of one account; sooner: `[LOGIN-DELAY]`
 command_timeout | | silence before 421
 data_timeout | | silence inside of a message
+lag | | while tasks wait longer for their turn, new SMTP and LMTP connections get 421, so that mail that is taken is
+    answered in time; `"0s"`: never
 minimum_rate | | a message that comes more slowly, after 30 s: 421; `"0"`: no limit
 memory | | all messages under way together have so much in memory; beyond it they go to files at once
 [spool]

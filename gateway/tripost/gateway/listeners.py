@@ -43,6 +43,8 @@ Handler = Callable[[trio.abc.Stream, Peer], Awaitable[None]]
 
 PROXY_DEADLINE = 5.0  # seconds for the PROXY header
 BUSY_DEADLINE = 1.0  # seconds for telling a client that it is refused
+# Those whose clients are programs that try again; people's submission and mailboxes are served late instead.
+SHED = frozenset({"smtp", "lmtp"})
 # accept() errors that say "no room now" rather than "this listener is broken"
 NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -132,9 +134,11 @@ class Acceptor:
                 await trio.sleep(0.1)  # a descriptor will come free when a session ends
                 continue
             for sock, address in found:
-                self._nursery.start_soon(self._connection, service, FastStream(sock), address)
+                born = trio.current_time()
+                self._nursery.start_soon(self._connection, service, FastStream(sock), address, born)
 
-    async def _connection(self, service: Service, stream: FastStream, address: Any) -> None:
+    async def _connection(self, service: Service, stream: FastStream, address: Any, born: float) -> None:
+        self._admission.lag.saw(trio.current_time() - born)
         try:
             peer = _peer_of(service, stream, address)
             proxied = service.terms.proxy_protocol and not self._admission.full
@@ -149,7 +153,9 @@ class Acceptor:
             stream.close()
 
     async def _admit(self, service: Service, stream: FastStream, peer: Peer) -> None:
-        why = self._closed(service.name) or self._admission.enter(peer.client, self._clock.now())
+        why = self._closed(service.name) or self._admission.enter(
+            peer.client, self._clock.now(), shed=service.name in SHED
+        )
         if why:
             self._refused(service, peer, why)
             with trio.move_on_after(BUSY_DEADLINE):

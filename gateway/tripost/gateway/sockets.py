@@ -22,7 +22,7 @@ from typing import Any
 import trio
 
 BACKLOG = 1024
-AT_ONCE = 32  # connections taken before others get their turn
+AT_ONCE = 256  # connections taken before others get their turn: overload is to be seen here, not in the backlog
 # accept() hands on what is wrong with a connection that is gone already (accept(2))
 _GONE = frozenset(
     {

@@ -92,6 +92,7 @@ def admission_of(config: Config) -> Admission:
         limits.network_connections,
         limits.client_rate,
         exempt=networks(config.relay.networks),
+        lag=limits.lag,
     )
 
 
