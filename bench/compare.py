@@ -35,6 +35,17 @@ def measure(name: str, to: pathlib.Path, *, fast: bool) -> None:
     subprocess.run([sys.executable, str(HERE / f"{name}.py"), "--quiet", "-o", str(to), *words], check=True)
 
 
+def lean(path: pathlib.Path) -> None:
+    """What is committed says nothing of whose machine it was, and how it was built."""
+    found = json.loads(path.read_text())
+    keep = ("cpu_count", "cpu_model_name", "platform", "python_implementation", "python_version", "timer", "unit")
+    found["metadata"] = {key: value for key, value in found["metadata"].items() if key in keep}
+    for one in found["benchmarks"]:
+        one["runs"] = [{key: value for key, value in run.items() if key == "values"} for run in one["runs"]]
+        one["runs"] = [run for run in one["runs"] if run]
+    path.write_text(json.dumps(found, separators=(",", ":")) + "\n")
+
+
 def slower(old: pathlib.Path, new: pathlib.Path, limit: float) -> dict[str, float]:
     """Name → factor, of those that are slower by more than `limit`."""
     before, after = pyperf.BenchmarkSuite.load(str(old)), pyperf.BenchmarkSuite.load(str(new))
@@ -62,6 +73,7 @@ def main(options: argparse.Namespace) -> int:
             kept, made = BASELINE / f"{name}.json", pathlib.Path(folder) / f"{name}.json"
             if options.renew:
                 measure(name, kept, fast=options.fast)
+                lean(kept)
                 continue
             measure(name, made, fast=options.fast)
             if not kept.exists():
