@@ -55,7 +55,7 @@ address = "127.0.0.1:{port}"
 """
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -66,7 +66,7 @@ class Gateway:
 
     def __init__(self, folder: pathlib.Path, sink: int, has: str) -> None:
         folder.mkdir()
-        self.port, self.monitor = _free_port(), _free_port()
+        self.port, self.monitor = free_port(), free_port()
         self.folder = folder
         self.config = folder / "tripost.toml"
         events, keep = "json" if "events" in has else "off", "7d" if "history" in has else "0s"

@@ -140,7 +140,7 @@ def test_sorting_and_filtering() -> None:
         one.key(key)
     ask = one.key("enter")
     assert [row.name for row in one.rows()] == ["mx:b"]
-    assert ask == Ask("queue/summary", {"like": "*BUSY*", "limit": 100}, "search", post=False)
+    assert ask == Ask("queue/summary", {"next_hop": "*BUSY*", "limit": 100}, "search", post=False)
     assert (
         one.answered(ask, [{"next_hop": "busy.example", "state": "ready", "deliveries": 1, "oldest": 4.0}], {}) is None
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
@@ -98,6 +99,42 @@ def _holds(path: pathlib.Path, wanted: bytes) -> bool:
 def left(terminal: Terminal) -> bool:
     """The shell has its terminal back as it was."""
     return bool(wait_for(lambda: terminal.flags() == "0 1")) and terminal.shows(r"ready\$\s*$")
+
+
+def test_it_shows_and_steers(gateway: Running, terminal: Terminal) -> None:
+    start(gateway, terminal)
+    assert terminal.shows(rf"{WAITING}\s+\w+\s+3\b"), terminal.text()
+    assert terminal.shows("serving")
+    assert terminal.flags() == "1 0"
+    terminal.press("h")
+    assert terminal.shows(rf"Hold 3 messages \(3 recipients\) for {WAITING}\?"), terminal.text()
+    terminal.press("y")
+    assert terminal.shows(f"hold {WAITING}: 3 messages; u takes it back"), terminal.text()
+    assert json.loads(gateway.command("queue", "count", "--state", "held", "--json").stdout)["messages"] == 3
+    assert terminal.shows("held 3")
+    terminal.press("u")
+    assert terminal.shows("Take back hold of 3 messages"), terminal.text()
+    terminal.press("y")
+    assert terminal.shows("taken back: 3 messages")
+    assert json.loads(gateway.command("queue", "count", "--state", "held", "--json").stdout)["messages"] == 0
+    terminal.press("z")
+    assert terminal.shows("for .90s, 2h")
+    terminal.type("2h")
+    terminal.press("Enter")
+    assert terminal.shows(rf"{WAITING}\s+suspended"), terminal.text()
+    assert WAITING in gateway.command("queue", "suspensions").stdout
+    terminal.press("w")
+    assert wait_for(lambda: WAITING not in gateway.command("queue", "suspensions").stdout)
+    terminal.press("e")
+    assert terminal.shows("fred@truc.fr → marc@far.example"), terminal.text()
+    terminal.press("q")
+    terminal.type("/nothing like it")
+    terminal.press("Enter")
+    assert terminal.shows("nothing is queued that fits")
+    terminal.press("Escape")
+    assert terminal.shows(WAITING)
+    terminal.press("q")
+    assert left(terminal)
 
 
 def test_it_follows_the_size_and_gives_the_terminal_back(gateway: Running, terminal: Terminal) -> None:

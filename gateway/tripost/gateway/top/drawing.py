@@ -177,8 +177,8 @@ def _depth(state: dict[str, Any]) -> list[Line]:
     queue, links, states = state["queue"], state["connections"], state.get("states", {})
     depth: Line = []
     for label, value in (
-        ("queued", f"{queue['messages']:,} messages {queue['queued']:,} recipients {octets(queue['octets'])}"),
-        ("next hops", f"{state.get('hops_total', 0):,}"),
+        ("queued", f"{queue['messages']:,} ({queue['queued']:,} recipients) {octets(queue['octets'])}"),
+        ("hops", f"{state.get('hops_total', 0):,}"),
         ("connections", f"{sum(links['in'].values()):,} in {links['out']:,} out"),
     ):
         depth += _figure(label, value)

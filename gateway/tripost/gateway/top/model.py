@@ -311,7 +311,7 @@ def fits(pattern: str, row: Row) -> bool:
 
 
 def search(pattern: str) -> Ask:
-    return Ask("queue/summary", {"like": f"*{pattern}*", "limit": 100}, "search", post=False)
+    return Ask("queue/summary", {"next_hop": f"*{pattern}*", "limit": 100}, "search", post=False)
 
 
 def explained(why: dict[str, Any]) -> list[str]:
