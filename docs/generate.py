@@ -1,4 +1,4 @@
-"""writes docs/configuration.md, commands.md and openapi.json from the program itself
+"""writes docs/configuration.md, commands.md, openapi.json and asyncapi.json from the program itself
 
     deploy/uv run python docs/generate.py           writes them
     deploy/uv run python docs/generate.py --check   exit 1 when they are not as they would be written
@@ -19,6 +19,7 @@ from tripost.gateway.cli.main import parser
 from tripost.gateway.cli.tree import Command, commands
 from tripost.gateway.config_help import TABLES, Help, help_of
 from tripost.gateway.config_schema import schema
+from tripost.gateway.monitor.asyncapi import asyncapi
 from tripost.gateway.monitor.openapi import openapi
 
 FOLDER = pathlib.Path(__file__).parent
@@ -153,6 +154,7 @@ MADE = {
     "configuration.md": configuration,
     "commands.md": reference,
     "openapi.json": lambda: document(openapi()),
+    "asyncapi.json": lambda: document(asyncapi()),
 }
 
 

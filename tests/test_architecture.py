@@ -26,7 +26,7 @@ PURE = {
     "gateway/tripost/gateway/ingress": "smtp_protocol smtp_commands smtp_events smtp_states terms claims trace "
     "quotas memory claiming",
     "gateway/tripost/gateway/control": "frames",
-    "gateway/tripost/gateway/monitor": "auth feed figures metric_table readings",
+    "gateway/tripost/gateway/monitor": "api_table auth event_feed feed figures frames metric_table readings",
     "gateway/tripost/gateway/observe": "counting history_rows history_sql journal schema",
     "gateway/tripost/gateway/cli": "sendmail_arguments sendmail_message completion starter",
     "gateway/tripost/gateway/top": "words keys model drawing plain",

@@ -37,6 +37,7 @@ from tripost.gateway.listening import Listening
 from tripost.gateway.local_mail import LocalMail
 from tripost.gateway.monitor.provider import Sources
 from tripost.gateway.monitor.tokens import TokenError
+from tripost.gateway.observe.event_file import EventFile
 from tripost.gateway.observe.history import History
 from tripost.gateway.observe.log import EventLog
 from tripost.gateway.observe.observer import Observer
@@ -87,6 +88,7 @@ class Gateway:
         self._mail = LocalMail(config, self.bus)
         self._log = log
         self._history = History(config)
+        self._event_file = EventFile(config, self.bus.first)
         self._observer: Observer
         self._open: Counter[str] = Counter()  # connections of clients by service
 
@@ -94,7 +96,8 @@ class Gateway:
         """Serve until `stop`; True when nothing had to be cut. Raises StartError."""
         clock = Clock()
         take_descriptors()
-        self._observer = Observer(self.bus, [one for one in (self._log, self._history) if not one.off], clock.now)
+        readers = [one for one in (self._log, self._history, self._event_file) if not one.off]
+        self._observer = Observer(self.bus, readers, clock.now)
         try:
             async with trio.open_nursery() as observing:
                 observing.start_soon(self._observer.run)
@@ -169,7 +172,7 @@ class Gateway:
             watched = self._observer, self._history
             control = make_control(life, queue, dispatcher, router, self.bus, clock, self.addresses, *watched)
             policy = Policy(router, NullMx(names.null_mx, clock.now))
-            monitor = Monitor(config, self._sources(queue, dispatcher, clock, control.verbs))
+            monitor = Monitor(config, self._sources(queue, dispatcher, clock, control.verbs), self._event_file)
             smtp = ingress_context(config, queue, policy, self.bus, clock, self._draining, self._patience, logins)
             faces = Faces(smtp, {**readers.handlers, "monitor": monitor.serve})
             submit = Submit(config, smtp, control.verbs["queue.list"])

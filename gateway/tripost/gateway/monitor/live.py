@@ -18,9 +18,10 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from tripost.gateway.monitor import feed
 from tripost.gateway.monitor.feed import Clients, Feed
 from tripost.gateway.monitor.figures import Figures
+from tripost.gateway.monitor.frames import frame
 from tripost.gateway.monitor.picture import Painter
 from tripost.gateway.monitor.provider import Sources
-from tripost.gateway.monitor.wire import Wire, frame
+from tripost.gateway.monitor.wire import Wire
 
 EVERY = 0.25  # seconds between two deltas
 PING_EVERY = 20.0

@@ -12,7 +12,6 @@ Promise  frames never mix: what is sent by one call stands together. A client th
 from __future__ import annotations
 
 import socket as stdlib_socket
-import struct
 
 import trio
 
@@ -21,19 +20,6 @@ from tripost.delivery.fast_stream import FastStream
 STUCK = 10.0
 PARTING = 1.0
 SYSTEM = 256 << 10
-TEXT, PING = 0x1, 0x9
-
-
-def frame(payload: bytes, kind: int = TEXT) -> bytes:
-    """One websocket frame of a server: whole, not masked (RFC 6455 §5.2)."""
-    size = len(payload)
-    if size < 126:
-        head = struct.pack("!BB", 0x80 | kind, size)
-    elif size < 1 << 16:
-        head = struct.pack("!BBH", 0x80 | kind, 126, size)
-    else:
-        head = struct.pack("!BBQ", 0x80 | kind, 127, size)
-    return head + payload
 
 
 class Wire(trio.abc.Stream):

@@ -52,6 +52,7 @@ class Observer:
         self.now = now
         self._told = {one.name: _Told() for one in readers}
         self._events: list[Event] = []
+        self._taps: list[Callable[[Batch], None]] = []
         self._some = trio.Event()
         self._flushed_at = -math.inf
         for one in readers:
@@ -67,6 +68,12 @@ class Observer:
         elif len(events) >= MOST_EVENTS:
             self.flush()
 
+    def tap(self, take: Callable[[Batch], None]) -> None:
+        """`take` gets every batch too, at once; it must be quick and must not raise."""
+        if not self._readers and not self._taps:
+            self._bus.add_sink(self._take)
+        self._taps.append(take)
+
     def flush(self) -> None:
         """Give the readers what was gathered."""
         events, self._events = self._events, []
@@ -75,6 +82,8 @@ class Observer:
             batch = Batch(events)
             for one in self._readers:
                 one.offer(batch)
+            for take in self._taps:
+                take(batch)
 
     async def run(self) -> None:
         """Until cancelled; `close` comes after it."""
