@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+import trustme
 
 from conftest import needs
 from support.gateways import Running, free_port, running, wait_for
@@ -213,3 +214,30 @@ def test_without_rich_it_says_what_to_do(gateway: Running, terminal: Terminal, t
     assert terminal.shows("pip install 'tripost\\[tui\\]'"), terminal.text()
     start(gateway, terminal, "--lines", "1")
     assert terminal.shows("accepted="), terminal.text()
+
+
+def test_over_tls_from_elsewhere(tmp_path: pathlib.Path) -> None:
+    """As from another machine: by name, with a certificate that somebody else signed, and a token."""
+    authority = trustme.CA()
+    pair = authority.issue_cert("localhost")
+    pair.private_key_and_cert_chain_pem.write_to_path(tmp_path / "pair.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    (tmp_path / "token").touch(mode=0o600)
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    port = free_port()
+    extra = (
+        f'[tls]\ncertificate = "pair.pem"\nkey = "pair.pem"\n[[listen]]\nservice = "monitor"\n'
+        f'address = "127.0.0.1:{port}"\ntls = "implicit"\n{EXTRA}'
+    )
+    with running(tmp_path, extra):
+
+        def top(*words: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-m", "tripost", "top", "--url", f"https://localhost:{port}", "--lines", "1"]
+            return subprocess.run([*command, *words], capture_output=True, text=True, timeout=60, check=False)
+
+        found = top("--ca", str(tmp_path / "ca.pem"), "--token-file", str(tmp_path / "token"))
+        assert (found.returncode, found.stderr) == (0, "")
+        assert "serving accepted=" in found.stdout
+        stranger = top()
+        assert stranger.returncode == 3
+        assert "its certificate" in stranger.stderr
