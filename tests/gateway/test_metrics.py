@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from conftest import needs
-from tripost.gateway.monitor.machine import Watcher
+from tripost.gateway.monitor.machine import Watcher, family
 from tripost.gateway.monitor.metric_table import METRICS, MOST, OTHER, markdown
 from tripost.gateway.monitor.metrics import Metrics, render
 from tripost.gateway.monitor.readings import Machine, Readings, SiteReading, samples
@@ -98,7 +98,7 @@ def machine(tmp_path: pathlib.Path) -> Machine:
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "1.seg").write_bytes(b"x" * 5000)
     pair = self_signed(str(tmp_path / "tls"), "smtp.machin.com")
-    return Watcher(str(tmp_path), [pair.certificate, str(tmp_path / "none")]).look({os.getpid(): "gateway"})
+    return Watcher(str(tmp_path), [pair.certificate, str(tmp_path / "none")]).look()
 
 
 def values(families: Iterator[Family]) -> dict[tuple[str, ...], float]:
@@ -164,7 +164,8 @@ def test_a_scrape_does_not_grow_with_the_destinations(machine: Machine) -> None:
 
 
 def test_the_time_of_a_worker_that_ended_goes_on_counting(tmp_path: pathlib.Path) -> None:
-    watcher, me = Watcher(str(tmp_path), []), os.getpid()
+    roles = {os.getpid(): "manager"}
+    watcher = Watcher(str(tmp_path), [], lambda: roles)
     busy = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ntime.sleep(60)"
 
     def worker() -> subprocess.Popen[bytes]:
@@ -179,22 +180,30 @@ def test_the_time_of_a_worker_that_ended_goes_on_counting(tmp_path: pathlib.Path
         assert one.stdout is not None
         one.stdout.close()
 
+    def looked() -> dict[str, tuple[int, float]]:
+        return {role: (count, cpu) for role, count, cpu, *_ in watcher.look().roles}
+
     first = worker()
+    roles[first.pid] = "ingress"
     try:
-        before = {role: cpu for role, _, cpu, *_ in watcher.look({me: "manager", first.pid: "ingress"}).roles}
+        before = looked()["ingress"][1]
     finally:
         end(first)
-    assert before["ingress"] >= 0.2, "the system counts in hundredths"
-    gone = {role: (count, cpu) for role, count, cpu, *_ in watcher.look({me: "manager"}).roles}
-    assert gone["ingress"] == (0, before["ingress"])
+    assert before >= 0.2, "the system counts in hundredths"
+    del roles[first.pid]
+    assert looked()["ingress"] == (0, before)
     second = worker()
+    roles[second.pid] = "ingress"
     try:
-        roles = watcher.look({me: "manager", second.pid: "ingress"}).roles
+        after = looked()["ingress"]
     finally:
         end(second)
-    after = {role: (count, cpu) for role, count, cpu, *_ in roles}
-    assert after["ingress"][0] == 1
-    assert after["ingress"][1] >= before["ingress"] + 0.2
+    assert after[0] == 1
+    assert after[1] >= before + 0.2
+
+
+def test_a_process_alone_is_the_gateway() -> None:
+    assert family() == {os.getpid(): "gateway"}
 
 
 async def test_scrapes_that_come_together_share_one_look(tmp_path: pathlib.Path) -> None:
@@ -206,7 +215,7 @@ async def test_scrapes_that_come_together_share_one_look(tmp_path: pathlib.Path)
         await trio.lowlevel.checkpoint()
         return readings()
 
-    metrics = Metrics(read, Watcher(str(tmp_path), []), lambda: {os.getpid(): "gateway"})
+    metrics = Metrics(read, Watcher(str(tmp_path), []))
     found: list[bytes] = []
 
     async def scrape() -> None:

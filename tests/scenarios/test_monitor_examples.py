@@ -9,6 +9,8 @@ import pathlib
 import re
 import smtplib
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +21,10 @@ from support.gateways import Running, running, wait_for
 DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "monitor.md"
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ADDRESS = "127.0.0.1:8025"
+REFUSING = "".join(
+    f'[[route]]\ndomain = "{domain}"\nto = "smtp://127.0.0.1:{port}"\n'
+    for port, domain in enumerate(("a.example", "b.example"), 1)  # nobody listens at these ports
+)
 EXTRA = '[dns]\nnameservers = ["127.0.0.1:1"]\n[monitor]\ntoken_file = "monitor.token"\n'
 
 
@@ -86,3 +92,35 @@ def test_without_the_token_nothing_is_done(gateway: Running) -> None:
             script = f"{lines()[0]}\n{bare}".replace(ADDRESS, f"127.0.0.1:{gateway.monitor}")
             done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True)
             assert done.stdout.endswith("401"), line
+
+
+def test_the_client_of_events_goes_on_over_a_restart(tmp_path: pathlib.Path) -> None:
+    make_token(tmp_path)
+    (program,) = blocks("python")
+    assert len([line for line in program.splitlines() if line.strip()]) <= 20
+    (tmp_path / "watch.py").write_text(program)
+    words = blocks("sh")[-1].split()
+    assert words[:2] == ["python", "watch.py"]
+    with running(tmp_path, REFUSING + EXTRA) as gateway:
+        address = words[2].replace(ADDRESS, f"127.0.0.1:{gateway.monitor}")
+        out = (tmp_path / "out").open("w")
+        words = [sys.executable, "watch.py", address]
+        child = subprocess.Popen(words, cwd=tmp_path, stdout=out, stderr=subprocess.STDOUT)
+        try:
+            time.sleep(1)
+
+            def told() -> list[list[str]]:
+                return [line.split(" ", 3) for line in (tmp_path / "out").read_text().splitlines()]
+
+            send(gateway, "one@a.example")
+            assert wait_for(lambda: [row[1:3] for row in told()] == [["deferred", "one@a.example"]], 40), told()
+            gateway.stop()
+            gateway.start()
+            send(gateway, "two@b.example")
+            assert wait_for(lambda: [row[2] for row in told()][-1] == "two@b.example", 40), told()
+            logged = [str(row["seq"]) for row in gateway.events("deferred")]
+            assert [row[0] for row in told()] == logged, "none twice, none left out"
+        finally:
+            child.kill()
+            child.wait()
+            out.close()

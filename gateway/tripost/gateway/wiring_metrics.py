@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import msgspec
 import trio
@@ -26,13 +26,7 @@ from tripost.gateway.settings import Config
 PYTHON = platform.python_version()
 
 
-def make_metrics(
-    config: Config,
-    sources: Sources,
-    clients: Callable[[], Clients],
-    roles: Callable[[], Mapping[int, str]] = lambda: {os.getpid(): "gateway"},
-) -> Metrics:
-    """`roles`: pid → role, of every process of the gateway."""
+def make_metrics(config: Config, sources: Sources, clients: Callable[[], Clients]) -> Metrics:
     counting = Counting()
     sources.bus.add_sink(counting.take)
 
@@ -40,7 +34,7 @@ def make_metrics(
         fullest = await sources.queue.search.depths.fullest(MOST)
         return _read(config, sources, counting, clients(), fullest)
 
-    return Metrics(read, Watcher(os.path.join(config.state, "spool"), _certificates(config)), roles)
+    return Metrics(read, Watcher(os.path.join(config.state, "spool"), _certificates(config)))
 
 
 def _read(config: Config, sources: Sources, counting: Counting, clients: Clients, fullest: list[str]) -> Readings:

@@ -12,26 +12,59 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 from tripost.gateway.monitor.readings import Machine
 
+ROLES = ("manager", "ingress", "delivery", "egress")
+CMDLINE = 4096  # octets
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def family() -> dict[int, str]:
+    """pid → role, of the gateway's processes: with `processes = n`, the supervisor that started us and all that it
+    started; else us alone."""
+    me = os.getpid()
+    if not _role(me):
+        return {me: "gateway"}
+    supervisor = os.getppid()
+    found = {me: _role(me), supervisor: "supervisor"}
+    try:
+        with open(f"/proc/{supervisor}/task/{supervisor}/children", encoding="ascii") as file:
+            pids = [int(one) for one in file.read().split()]
+    except (OSError, ValueError):
+        pids = []
+    return found | {pid: role for pid in pids if (role := _role(pid))}
+
+
+def _role(pid: int) -> str:
+    """What its command line says behind --role; "" for nothing that is known."""
+    try:
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+            words = file.read(CMDLINE).split("\0")
+    except OSError:
+        return ""
+    role = next((after for word, after in pairwise(words) if word == "--role"), "")
+    return role if role in ROLES else ""
 
 
 class Watcher:
     """`folder`: the spool's; `certificates`: their files; `roles()`: pid → role, of every process of the gateway."""
 
-    def __init__(self, folder: str, certificates: Sequence[str]) -> None:
+    def __init__(
+        self, folder: str, certificates: Sequence[str], roles: Callable[[], Mapping[int, str]] = family
+    ) -> None:
         self._folder = folder
+        self._family = roles
         self._certificates = certificates
         self._ends: dict[str, tuple[int, float]] = {}  # file → its time, the certificate's end
         self._seen: dict[int, tuple[str, float]] = {}  # pid → role, CPU seconds
         self._ended: dict[str, float] = {}  # role → CPU seconds of its processes that are no more
         self._began = 0.0
 
-    def look(self, roles: Mapping[int, str]) -> Machine:
+    def look(self) -> Machine:
         files, octets = _log_size(os.path.join(self._folder, "log"))
         free_octets, free_inodes = _free(self._folder)
         return Machine(
@@ -41,7 +74,7 @@ class Watcher:
             free_inodes=free_inodes,
             certificates=self._certificate_ends(),
             process=self._process(),
-            roles=self._roles(roles),
+            roles=self._roles(self._family()),
         )
 
     def _certificate_ends(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ Promise  a scrape keeps mail waiting for less than a millisecond, whatever is qu
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
@@ -25,14 +25,11 @@ FRESH = 0.5  # seconds
 
 
 class Metrics:
-    """`read()` gathers; `roles()`: pid → role, of every process of the gateway."""
+    """`read()` gathers."""
 
-    def __init__(
-        self, read: Callable[[], Awaitable[Readings]], watcher: Watcher, roles: Callable[[], Mapping[int, str]]
-    ) -> None:
+    def __init__(self, read: Callable[[], Awaitable[Readings]], watcher: Watcher) -> None:
         self._read = read
         self._watcher = watcher
-        self._roles = roles
         self._turn = trio.Lock()
         self._made_at = -math.inf
         self._found: Samples = {}
@@ -41,8 +38,8 @@ class Metrics:
         """(content type, body) in the form that an Accept field asks for."""
         async with self._turn:
             if trio.current_time() - self._made_at > FRESH:
-                now, roles = await self._read(), dict(self._roles())
-                self._found = await trio.to_thread.run_sync(lambda: samples(now, self._watcher.look(roles)))
+                now = await self._read()
+                self._found = await trio.to_thread.run_sync(lambda: samples(now, self._watcher.look()))
                 self._made_at = trio.current_time()
             found = self._found
             return await trio.to_thread.run_sync(lambda: render(found, accept))
