@@ -31,6 +31,7 @@ from tripost.gateway.control.life_verbs import LifeVerbs
 from tripost.gateway.control.server import Upload, Verb
 from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.policy import Policy
+from tripost.gateway.inherited import Inherited
 from tripost.gateway.lifecycle import Draining, Stop, leaves
 from tripost.gateway.listeners import Acceptor, ListenError
 from tripost.gateway.listening import Listening
@@ -74,10 +75,17 @@ def make_router(config: Config) -> Router:
 class Gateway:
     """One gateway: `bus` and `hostname` at once, `addresses` once `run` has started."""
 
-    def __init__(self, config: Config, log: EventLog, read: Callable[[], Loaded] | None = None) -> None:
-        """`read` reads the file anew, for a reload."""
+    def __init__(
+        self,
+        config: Config,
+        log: EventLog,
+        read: Callable[[], Loaded] | None = None,
+        inherited: Inherited | None = None,
+    ) -> None:
+        """`read` reads the file anew, for a reload; `inherited` are sockets that were opened for us."""
         self.config = config
         self.live = Live(config, read)
+        self._inherited = inherited or Inherited({})
         self.phase = "starting"  # starting | serving | draining
         self.hostname = config.hostname
         self.bus = Bus()
@@ -181,7 +189,7 @@ class Gateway:
             self.live.parts.append(partial(renew_connections, self._admission, submit, faces, listening))
             control.bind()
             try:
-                listening.bind()
+                listening.bind(self._inherited)
                 open_to_all(self.config)
             except BaseException:
                 control.close()

@@ -18,6 +18,7 @@ from tripost.gateway.config_positions import Path
 from tripost.gateway.config_reader import unset
 from tripost.gateway.monitor.tokens import TokenError, read_token
 from tripost.gateway.peer import Network
+from tripost.gateway.privileges import PrivilegeError, identity
 from tripost.gateway.reports import templates
 from tripost.gateway.settings import Config, Listen
 from tripost.gateway.tls import Certificates, Pair, TlsError
@@ -54,6 +55,11 @@ def secrets(config: Config) -> Iterator[tuple[Path, str]]:
 
 
 def unusable(config: Config) -> Found:
+    if config.user:
+        try:
+            identity(config)
+        except PrivilegeError as wrong:
+            yield ("group" if "group" in str(wrong) else "user",), str(wrong)
     monitor = config.monitor
     for key, pair in pairs(config):
         if unset(pair.certificate) or unset(pair.key):

@@ -16,6 +16,9 @@ TEXT = """\
 hostname | the machine's name | greeting, EHLO, Received lines
 state | `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/tripost` | holds `spool/`, `mail/`, `accounts`, and the sockets of
     [operating](operating.md) and [sendmail](sendmail.md)
+user | none | started as root, without systemd: who to be once the `[[listen]]` addresses are bound. Keys and accounts
+    must be readable for that user
+group | the user's own | likewise
 include | | files to read after this one, as `["conf.d/*.toml"]`, by name: single values and lists override, tables
     merge, arrays of tables (`[[listen]]`) append. Only the main file includes
 [listen]

@@ -72,6 +72,7 @@ class Service:
         self.busy = busy
         self.terms = terms or Terms()
         self.listener: stdlib_socket.socket | None = None
+        self.inherited = False  # somebody else's: a Unix socket's file stays
 
     def become(self, other: Service) -> None:
         """Serve new connections as `other` would; the socket stays."""
@@ -85,10 +86,11 @@ class Service:
 
 
 def bind(services: list[Service]) -> None:
-    """Bind all or none."""
+    """Bind all or none; what has a listener already keeps it."""
     try:
         for service in services:
-            service.listener = sockets.listen(service.address)
+            if service.listener is None:
+                service.listener = sockets.listen(service.address)
     except BaseException:
         close(services)
         raise
@@ -97,7 +99,7 @@ def bind(services: list[Service]) -> None:
 def close(services: list[Service]) -> None:
     for service in services:
         if service.listener is not None:
-            sockets.close(service.listener, service.address)
+            sockets.close(service.listener, "" if service.inherited else service.address)
 
 
 class Acceptor:

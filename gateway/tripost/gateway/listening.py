@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from tripost.gateway.listeners import Acceptor, Service, bind, close
+from tripost.gateway.inherited import Inherited
+from tripost.gateway.listeners import Acceptor, ListenError, Service, bind, close
 
 
 class Listening:
@@ -25,8 +26,15 @@ class Listening:
         self._accepting: trio.Nursery | None = None
         self._acceptor: Acceptor | None = None
 
-    def bind(self) -> None:
-        """Raises ListenError."""
+    def bind(self, inherited: Inherited) -> None:
+        """Sockets that were handed over serve the `[[listen]]` with their address. Raises ListenError; also for one
+        that no `[[listen]]` has: somebody waits there, and nobody would ever answer."""
+        for service in self.services:
+            service.listener = inherited.take(service.address)
+            service.inherited = service.listener is not None
+        if inherited.rest:
+            left = ", ".join(inherited.rest)
+            raise ListenError(f"handed over by LISTEN_FDS, but no [[listen]] has this address: {left}")
         bind([*self.services, *self._own])
         self._tell()
 

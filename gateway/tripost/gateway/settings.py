@@ -218,6 +218,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     hostname: str = ""
     state: Path = ""
+    user: str = ""  # dropped to after binding as root
+    group: str = ""  # the user's own
     include: list[str] = []  # patterns of files, read after this one
     listen: list[Listen] = []
     tls: TlsTable = TlsTable()

@@ -11,28 +11,39 @@ import trio
 
 from tripost.gateway.app import Gateway, StartError
 from tripost.gateway.config import Config, Loaded
+from tripost.gateway.inherited import Inherited
 from tripost.gateway.lifecycle import Stop, leaves, watch_signals
+from tripost.gateway.notify import Notifier
 from tripost.gateway.observe.log import EventLog
+from tripost.gateway.privileges import PrivilegeError, give_up
+from tripost.gateway.sockets import ListenError
 
 
 def run(config: Config, read: Callable[[], Loaded]) -> int:
+    notifier = Notifier()
+    try:
+        inherited = Inherited()
+        give_up(config, inherited)
+    except (ListenError, PrivilegeError, OSError) as wrong:
+        print(f"tripost: {wrong}", file=sys.stderr)
+        return 2
     log = EventLog(config.events.file, config.events.format)
     try:
         log.open()
     except OSError as wrong:
         print(f"tripost: [events] {config.events.file or 'journal'}: {wrong.strerror}", file=sys.stderr)
         return 2
-    gateway = Gateway(config, log, read)
+    gateway = Gateway(config, log, read, inherited)
     code = 2
     try:
-        code = 0 if trio.run(partial(_serve, gateway)) else 1
+        code = 0 if trio.run(partial(_serve, gateway, notifier)) else 1
     except* StartError as group:
         for leaf in leaves(group):
             print(f"tripost: {leaf}", file=sys.stderr)
     return code
 
 
-async def _serve(gateway: Gateway) -> bool:
+async def _serve(gateway: Gateway, notifier: Notifier) -> bool:
     # A full collection looks at every object of every session: with 5,000 of them that is a pause of 200 ms for all.
     # What was imported is never looked at again, and the oldest generation rarely; sessions leave hardly any cycles.
     gc.collect()
@@ -41,7 +52,8 @@ async def _serve(gateway: Gateway) -> bool:
     stop = Stop()
     async with trio.open_nursery() as nursery:
         await nursery.start(watch_signals, stop, _say_nothing, gateway.hangup)
-        clean = await gateway.run(stop)
+        nursery.start_soon(notifier.run, stop.wait)
+        clean = await gateway.run(stop, notifier)
         nursery.cancel_scope.cancel()
     return clean
 
