@@ -1,6 +1,17 @@
-"""python -m tripost"""
+"""python -m tripost; with `--role` first, one of the processes of `processes = n`, which loads only what it needs"""
 
-from tripost.gateway.cli import main
+import sys
+
+
+def main() -> int:
+    if sys.argv[1:3] == ["--role", "delivery"]:
+        from tripost.delivery.processes.role import main as deliver
+
+        return deliver(sys.argv[3:])
+    from tripost.gateway.cli import main as command
+
+    return command()
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -14,6 +14,8 @@ from tripost.delivery.resolver import Unroutable
 from tripost.delivery.settings import DeliverySettings, Destination
 from tripost.queue import events
 
+pytestmark = pytest.mark.usefixtures("processes")
+
 SETTINGS = DeliverySettings(
     hostname="smtp.truc.fr", default=Destination(connections=3, messages_per_connection=4, idle=5.0)
 )

@@ -16,6 +16,8 @@ from tripost.delivery.demands import Content, Host, Plan, limits, needs_look, pl
 from tripost.queue import events
 from tripost.queue.message import Deferred, Envelope, Failed, Recipient
 
+pytestmark = pytest.mark.usefixtures("processes")
+
 NOW = 1000.0
 ALL = {
     "SIZE": "5000",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -12,6 +13,8 @@ from support.lab import lab
 from tripost.delivery.forwarding import marked, was_delivered_to
 from tripost.queue import events
 from tripost.queue.body import BodyReader
+
+pytestmark = pytest.mark.usefixtures("processes")
 
 ALIASES = {"out@truc.fr": ["away@machin.com", "fred@truc.fr"], "two@truc.fr": ["b@machin.com", "c@machin.com"]}
 

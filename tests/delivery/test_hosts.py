@@ -23,6 +23,8 @@ from tripost.delivery.settings import DeliverySettings, Destination
 from tripost.gateway.sasl import CheckPassword, Exchange, Failure, NeedKeys, Step, Success, scram_keys
 from tripost.queue import events
 
+pytestmark = pytest.mark.usefixtures("processes")
+
 CA = trustme.CA()
 OFFERS = "250-peer\r\n250-PIPELINING\r\n250 STARTTLS"
 

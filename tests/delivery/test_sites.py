@@ -18,6 +18,8 @@ from tripost.delivery.rules import RouteRule
 from tripost.delivery.settings import DeliverySettings, Destination, Rate, Source
 from tripost.queue import events
 
+pytestmark = pytest.mark.usefixtures("processes")
+
 
 def _settings(**more: Any) -> DeliverySettings:
     top = {name: more.pop(name) for name in ("max_connections", "destinations", "pools") if name in more}

@@ -19,6 +19,8 @@ from tripost.delivery.dispatcher import Dispatcher
 from tripost.delivery.dsn import make_report
 from tripost.delivery.fast_stream import Connect
 from tripost.delivery.mailbox.maildir import MaildirDelivery, Place
+from tripost.delivery.processes.courier import Courier
+from tripost.delivery.processes.crew import Crew
 from tripost.delivery.resolver import Names as ResolverNames
 from tripost.delivery.routing import Router
 from tripost.delivery.rules import RouteRule
@@ -31,6 +33,7 @@ from tripost.gateway.ingress.quotas import Quotas
 from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.gateway.peer import Peer as Client
 from tripost.queue.bus import Bus
+from tripost.queue.channel import pair
 from tripost.queue.clock import Clock
 from tripost.queue.events import Event
 from tripost.queue.manager import Queue
@@ -61,7 +64,13 @@ class Lab:
         self.peer: Peer
         self.connect: Connect | None = None  # instead of the peer's
         self.dispatcher: Dispatcher
+        self.hands: Hands | None = None
         bus.add_sink(self.seen.append)
+
+    async def deliver(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        await self.dispatcher.run(task_status=task_status)
+        if self.hands is not None:
+            self.hands.crew.close()
 
     async def keep_time(self) -> None:
         with self.keeping:
@@ -132,6 +141,34 @@ class Lab:
         return [one.read_text() for one in sorted((self.folder / user / "new").glob("*"))]
 
 
+class Hands:
+    """Couriers in this very loop, each at its end of a real socket pair: delivery processes without the processes."""
+
+    def __init__(self, one: Lab, files: FakeFiles, tls: ClientTls | None) -> None:
+        self.lab = one
+        self.files = files
+        self.trusted = tls and tls.trusted
+        self.crew = Crew("spool", one.bus, one.clock)
+        self.couriers: dict[int, Courier] = {}
+        self.scopes: dict[int, trio.CancelScope] = {}
+
+    async def run(self, number: int, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """One courier, which dies with `scopes[number]`."""
+        ours, theirs = pair()
+        dead, tls = trio.Event(), ClientTls(trio.current_time, self.trusted)
+        courier = Courier(theirs, connect=self.lab.connected, tls=tls, files=self.files, run_sync=run_here)
+        self.couriers[number] = courier
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.crew.adopt, ours, number, dead.wait)
+            with trio.CancelScope() as self.scopes[number]:
+                task_status.started()
+                await courier.run()
+            dead.set()
+
+
+PROCESSES = 1  # `[processes]` of every lab: 1 is none beside the manager's own
+
+
 @asynccontextmanager
 async def lab(
     folder: pathlib.Path,
@@ -172,14 +209,18 @@ async def lab(
             expire=settings.expire,
         )
 
+    files = files or FakeFiles()
     async with queue_on(
-        files or FakeFiles(), settings, bus=bus, clock=clock, reporter=reporter, random=random
+        files, settings, bus=bus, clock=clock, reporter=reporter, random=random
     ) as queue:
         holder.append(queue)
         one = Lab(folder, queue, bus, clock, router)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.keep_time)
             one.peer, one.connect = Peer(nursery, answers), connect
+            hands = one.hands = Hands(one, files, tls) if PROCESSES > 1 else None
+            for number in range(PROCESSES if hands else 0):
+                await nursery.start(hands.run, number)
             one.dispatcher = Dispatcher(
                 queue,
                 delivery or DeliverySettings(hostname="smtp.truc.fr"),
@@ -189,8 +230,9 @@ async def lab(
                 clock=clock,
                 connect=one.connected,
                 tls=tls,
+                opener=hands and hands.crew,
             )
-            await nursery.start(one.dispatcher.run)
+            await nursery.start(one.deliver)
             yield one
             one.dispatcher.stop()
             nursery.cancel_scope.deadline = trio.current_time() + 30

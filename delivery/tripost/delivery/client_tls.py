@@ -37,7 +37,7 @@ class ClientTls:
 
     def __init__(self, now: Callable[[], float], trusted: ssl.SSLContext | None = None) -> None:
         self._now = now
-        self._trusted = trusted
+        self.trusted = trusted
         self._any: ssl.SSLContext | None = None
         self._broken: OrderedDict[str, float] = OrderedDict()
         self._sessions: OrderedDict[tuple[bool, str], ssl.SSLSession] = OrderedDict()
@@ -58,9 +58,9 @@ class ClientTls:
     def _context(self, verify: bool) -> ssl.SSLContext:
         """Made once, when needed: reading the system's authorities takes tens of milliseconds."""
         if verify:
-            if self._trusted is None:
-                self._trusted = ssl.create_default_context()
-            return self._trusted
+            if self.trusted is None:
+                self.trusted = ssl.create_default_context()
+            return self.trusted
         if self._any is None:
             self._any = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             self._any.check_hostname = False

@@ -247,13 +247,18 @@ class Connection:
 
     @property
     def recipients(self) -> int:
-        """How many recipients the host takes in one transaction, by its LIMITS; 0 where it does not say."""
+        """See Link."""
         return limits(self._extensions).get("RCPTMAX", 0)
 
     @property
     def spent(self) -> bool:
-        """As many messages as the host's LIMITS allow on one connection were sent."""
-        return 0 < limits(self._extensions).get("MAILMAX", 0) <= self.messages
+        """See Link."""
+        return 0 < self.most_messages <= self.messages
+
+    @property
+    def most_messages(self) -> int:
+        """What the host's LIMITS allow on one connection; 0 where it does not say."""
+        return limits(self._extensions).get("MAILMAX", 0)
 
     async def deliver(self, cargo: Cargo, turn: Turn | None = None) -> dict[int, Outcome]:
         """See Link."""

@@ -14,13 +14,14 @@ States   running → stopping (`stop`: nothing more is claimed for what has no
 
 from __future__ import annotations
 
-import heapq
+import math
 import random
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import trio
 
+from tripost.delivery.alarms import Alarms
 from tripost.delivery.client_tls import ClientTls
 from tripost.delivery.dialling import Dialler
 from tripost.delivery.fast_stream import Connect, connect_tcp
@@ -42,6 +43,7 @@ from tripost.queue.message import Failed, Outcome
 
 LOOKERS = 100
 SITES = 10_000  # remembered without work
+LOOK_AGAIN = 0.25  # seconds, at least, where a site may have time for more connections
 UNROUTABLE = 64  # messages claimed at a time for a next hop that has no way
 
 
@@ -75,8 +77,7 @@ class Dispatcher:
         self._looking: dict[str, None] = {}
         self._to_look: dict[str, None] = {}
         self._hurried: dict[str, bool] = {}
-        self._alarms: list[tuple[float, str]] = []
-        self._alarmed = trio.Event()
+        self._alarms = Alarms(clock, self._ring)
         self._workers: trio.Nursery | None = None
         self._ways = Ways(settings, resolver, clock.now, self._resolved)
         self._opener = opener or Here(connect, tls or ClientTls(clock.now))
@@ -106,7 +107,7 @@ class Dispatcher:
         async with trio.open_nursery() as self._workers:
             async with trio.open_nursery() as looking:
                 looking.start_soon(self._until_stopped, looking.cancel_scope)
-                looking.start_soon(self._ring_alarms)
+                looking.start_soon(self._alarms.run)
                 task_status.started()
                 while not self._stop.is_set():
                     await self._queue.wait_ready()
@@ -282,7 +283,7 @@ class Dispatcher:
         if by:
             self._limited(site, by, wait, now)
             if by == "feedback":
-                wait = site.window.next_time() - now
+                wait = max(site.window.next_time() - now, LOOK_AGAIN)
             if by in ("rest", "rate", "connection_rate", "feedback"):
                 self._alarm(site, now + max(wait, 0.001))
             return
@@ -378,23 +379,12 @@ class Dispatcher:
             self._bus.emit(Limited(time=now, site=site.name, by=by, wait=wait))
 
     def _alarm(self, site: Site, when: float) -> None:
-        if site.alarm and site.alarm <= when:
-            return
-        site.alarm = when
-        heapq.heappush(self._alarms, (when, site.name))
-        if self._alarms[0][0] == when:
-            self._alarmed.set()
+        if when < math.inf and not (site.alarm and site.alarm <= when):
+            site.alarm = when
+            self._alarms.set(site.name, when)
 
-    async def _ring_alarms(self) -> None:
-        while True:
-            self._alarmed = trio.Event()
-            due = self._alarms[0][0] if self._alarms else None
-            with trio.move_on_at(self._clock.to_trio(due)) if due is not None else trio.CancelScope():
-                await self._alarmed.wait()
-            now = self._clock.now()
-            while self._alarms and self._alarms[0][0] <= now:
-                when, name = heapq.heappop(self._alarms)
-                site = self._sites.get(name)
-                if site is not None and site.alarm == when:
-                    site.alarm = 0.0
-                    self.serve(site)
+    def _ring(self, name: str, when: float) -> None:
+        site = self._sites.get(name)
+        if site is not None and site.alarm == when:
+            site.alarm = 0.0
+            self.serve(site)

@@ -104,13 +104,17 @@ class Link(Protocol):
     address: str
     tls: str
     verified: bool
-    usable: bool
     stale: bool
     messages: int
     connect: float
     greeting: float
     handshake: float
     dialogue: Dialogue
+
+    @property
+    def usable(self) -> bool:
+        """False once nothing more can be sent over it."""
+        ...
 
     @property
     def recipients(self) -> int:

@@ -21,6 +21,8 @@ Why      The usual ±1/N around the limit of a server that answers 421 has half 
 
 from __future__ import annotations
 
+import math
+
 INITIAL = 2
 PAUSE = 2.0  # seconds until one more is tried after a refusal; doubled by every refused probe
 PAUSE_LONGEST = 20.0
@@ -68,6 +70,11 @@ class Window:
             return "accepted while starting"
         return ""
 
+    @property
+    def _enough(self) -> bool:
+        """So many were good since the last refusal that one more may be tried."""
+        return self._good >= (1 if self.limit < self._skipped else LEAST_GOOD)
+
     def due(self, now: float, open: int) -> str:
         """Try more, when it is time and all that may be open is; the reason, "" for no change."""
         if self._fixed or self.state not in ("holding", "probing") or self.limit >= self.hard or open < self.limit:
@@ -78,8 +85,7 @@ class Window:
             self._step *= 2
         else:
             waited = now - self._refused_at
-            enough = self._good >= (1 if self.limit < self._skipped else LEAST_GOOD)
-            if waited < self._pause or (not enough and waited < 2 * PAUSE_LONGEST):
+            if waited < self._pause or (not self._enough and waited < 2 * PAUSE_LONGEST):
                 return ""
             self.state, self._step = "probing", 1
         self._stepped_at = now
@@ -87,8 +93,12 @@ class Window:
         return "trying whether more are taken"
 
     def next_time(self) -> float:
-        """When `due` is worth to be asked again."""
-        return self._stepped_at + NEXT if self.state == "probing" else self._refused_at + self._pause
+        """When `due` is worth to be asked again, if no connection is greeted before."""
+        if self.state == "probing":
+            return self._stepped_at + NEXT
+        if self.state != "holding":
+            return math.inf
+        return self._refused_at + (self._pause if self._enough else 2 * PAUSE_LONGEST)
 
     def refused(self, now: float, used: int, begun: int | None = None) -> str:
         """One of `used` was refused while others are good. `begun`: what `refusals` was when it was begun, None for one

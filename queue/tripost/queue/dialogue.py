@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import lru_cache
 
@@ -101,10 +101,11 @@ class Tracer:
 
 
 class Tracing:
-    """All tracers of a gateway."""
+    """All tracers of a gateway. `watchers` are called when the first one comes and the last one goes."""
 
     def __init__(self) -> None:
         self.tracers: list[Tracer] = []
+        self.watchers: list[Callable[[], None]] = []
         self._sessions = 0
 
     def session(self, service: str, client: str = "", names: tuple[str, ...] = ()) -> Dialogue:
@@ -118,11 +119,18 @@ class Tracing:
             raise TooMany
         tracer = Tracer(wanted)
         self.tracers.append(tracer)
+        self._told(1)
         try:
             yield tracer
         finally:
             self.tracers.remove(tracer)
             tracer.close()
+            self._told(0)
+
+    def _told(self, tracers: int) -> None:
+        if len(self.tracers) == tracers:
+            for watcher in self.watchers:
+                watcher()
 
 
 class Dialogue:
@@ -140,10 +148,10 @@ class Dialogue:
         self.content = 0  # octets of it that were heard and not told yet
 
     def heard(self, text: str) -> None:
-        self._tell("<", text)
+        self.tell("<", text)
 
     def said(self, text: str) -> None:
-        self._tell(">", text)
+        self.tell(">", text)
 
     def sends(self, data: bytes, instead: str = "") -> None:
         """SMTP commands of ours, or what is told instead of them."""
@@ -156,14 +164,15 @@ class Dialogue:
             self.heard(text)
 
     def noted(self, text: str) -> None:
-        self._tell("*", text)
+        self.tell("*", text)
 
     def also(self, name: str) -> None:
         """It speaks for this next hop too."""
         if name not in self.names:
             self.names = (*self.names[-8:], name)
 
-    def _tell(self, direction: str, text: str) -> None:
+    def tell(self, direction: str, text: str) -> None:
+        """See Line."""
         line: Line | None = None
         for tracer in self.tracers:
             if tracer.wanted.fits(self):

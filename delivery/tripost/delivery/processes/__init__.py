@@ -1,0 +1,1 @@
+"""connections in other processes: the crew of the manager, the courier in each process"""
