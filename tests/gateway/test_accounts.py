@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sys
 
@@ -238,3 +239,16 @@ def test_backends_in_the_configuration() -> None:
     for bad in ("", "files", "command:x", "unix:", "/x"):
         with pytest.raises(ValueError, match="must be"):
             check_backend(bad)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes for others")
+def test_what_root_writes_belongs_to_the_gateway(tmp_path: pathlib.Path) -> None:
+    """An operator adds users as root; the gateway, which is not, has to read them."""
+    os.chown(tmp_path, 4711, 4712)
+    path = tmp_path / "accounts"
+    accounts = Accounts(str(path))
+    accounts.add(MARC, "a")
+    assert {(one.stat().st_uid, one.stat().st_gid) for one in tmp_path.iterdir()} == {(4711, 4712)}
+    os.chown(path, 4713, 4714)
+    accounts.set_password(MARC, "b")
+    assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) == (4713, 4714, 0o600)

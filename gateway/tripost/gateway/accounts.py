@@ -197,6 +197,7 @@ class Accounts:
         os.makedirs(os.path.dirname(self._path) or ".", mode=0o700, exist_ok=True)
         lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            _give_back(lock, self._path)
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield self._write
         finally:
@@ -208,7 +209,17 @@ class Accounts:
                 text = file.read()
         except FileNotFoundError:
             text = ""
-        replace_file(self._path, change(text).encode())
+        replace_file(self._path, change(text).encode(), lambda fd: _give_back(fd, self._path))
+
+
+def _give_back(fd: int, path: str) -> None:
+    """What root writes belongs to whom the file, or else its folder, belongs: the gateway is not root, and reads it."""
+    if os.geteuid() == 0:
+        try:
+            owner = os.stat(path)
+        except FileNotFoundError:
+            owner = os.stat(os.path.dirname(path))
+        os.fchown(fd, owner.st_uid, owner.st_gid)
 
 
 def _matches(stored: str, password: str) -> bool:

@@ -13,6 +13,7 @@ reach the others.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 STAGING = ".staging"
 DELIVERED = ".delivered"
@@ -50,11 +51,13 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def replace_file(path: str, data: bytes) -> None:
-    """The file holds `data`, or what it held before, whatever happens; durable on return."""
+def replace_file(path: str, data: bytes, made: Callable[[int], None] = lambda fd: None) -> None:
+    """The file holds `data`, or what it held before, whatever happens; durable on return. `made` is called with the new
+    file's descriptor."""
     new = f"{path}.new"
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
+        made(fd)
         write_all(fd, data)
         os.fsync(fd)
         os.rename(new, path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pwd
 import socket
 import sys
 import tempfile
@@ -28,6 +29,7 @@ QUESTIONS = (
     ("certificate", "Certificate, PEM (empty: no TLS)"),
     ("key", "Its key, PEM"),
 )
+USER = "tripost"  # whom the Debian package makes
 LISTS = ("listen", "relay_network", "local_domain")
 
 
@@ -61,8 +63,17 @@ def _usual(options: argparse.Namespace) -> dict[str, Any]:
         "smart_host": options.smart_host or "",
         "certificate": options.certificate or "",
         "key": options.key or "",
+        "user": USER if root and _exists(USER) else "",
         "state": options.state or ("/var/lib/tripost" if root else "state"),
     }
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
 
 
 def _ask(given: dict[str, Any], options: argparse.Namespace) -> None:

@@ -18,6 +18,7 @@ class Starter(msgspec.Struct, frozen=True, kw_only=True):
     smart_host: str
     certificate: str
     key: str
+    user: str
     state: str
 
 
@@ -40,9 +41,18 @@ hostname = {_text(said.hostname)}
 
 # The spool, the mailboxes, the accounts, the control socket. Must survive a restart; back it up.
 state = {_text(said.state)}
-
+{_user(said)}
 # More files, read after this one by name.
 # include = ["conf.d/*.toml"]
+"""
+
+
+def _user(said: Starter) -> str:
+    if not said.user:
+        return ""
+    return f"""
+# Started as root, it is this user once its ports are open. Under systemd it never is root.
+user = {_text(said.user)}
 """
 
 
