@@ -42,6 +42,7 @@ __all__ = ["Acceptor", "Handler", "ListenError", "Network", "Service", "Terms", 
 Handler = Callable[[trio.abc.Stream, Peer], Awaitable[None]]
 
 PROXY_DEADLINE = 5.0  # seconds for the PROXY header
+GENTLE, GENTLE_RATE = 8, 320.0  # connections at once, and a second, of a service that mail goes before
 BUSY_DEADLINE = 1.0  # seconds for telling a client that it is refused
 # Those whose clients are programs that try again; people's submission and mailboxes are served late instead.
 SHED = frozenset({"smtp", "lmtp"})
@@ -73,6 +74,7 @@ class Service:
         self.terms = terms or Terms()
         self.listener: stdlib_socket.socket | None = None
         self.inherited = False  # somebody else's: a Unix socket's file stays
+        self.gentle = name == "monitor"
 
     def become(self, other: Service) -> None:
         """Serve new connections as `other` would; the socket stays."""
@@ -128,7 +130,7 @@ class Acceptor:
         assert listener is not None
         while True:
             try:
-                found = await sockets.accept(listener)
+                found = await sockets.accept(listener, GENTLE if service.gentle else sockets.AT_ONCE)
             except OSError as wrong:
                 if wrong.errno not in NO_ROOM:
                     raise
@@ -138,9 +140,12 @@ class Acceptor:
             for sock, address in found:
                 born = trio.current_time()
                 self._nursery.start_soon(self._connection, service, FastStream(sock), address, born)
+            if service.gentle:
+                await trio.sleep(GENTLE / GENTLE_RATE)
 
     async def _connection(self, service: Service, stream: FastStream, address: Any, born: float) -> None:
-        self._admission.lag.saw(trio.current_time() - born)
+        if not service.gentle:
+            self._admission.lag.saw(trio.current_time() - born)
         try:
             peer = _peer_of(service, stream, address)
             proxied = service.terms.proxy_protocol and not self._admission.full

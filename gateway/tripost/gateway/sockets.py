@@ -147,13 +147,13 @@ def _remove_stale(path: str) -> None:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-async def accept(listener: stdlib_socket.socket) -> list[tuple[stdlib_socket.socket, Any]]:
-    """The connections that are there, at least one, each with its other end's address. Raises OSError."""
+async def accept(listener: stdlib_socket.socket, most: int = AT_ONCE) -> list[tuple[stdlib_socket.socket, Any]]:
+    """Up to `most` connections that are there, at least one, each with its other end's address. Raises OSError."""
     found: list[tuple[stdlib_socket.socket, Any]] = []
     while not found:
         await trio.lowlevel.wait_readable(listener)
         try:
-            while len(found) < AT_ONCE:
+            while len(found) < most:
                 found.append(listener.accept())
         except BlockingIOError:
             pass

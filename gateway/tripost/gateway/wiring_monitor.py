@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 
 import msgspec
+import trio
 from trio_websocket import WebSocketConnection
 
 from tripost.gateway.monitor.api import Api
@@ -23,41 +24,62 @@ from tripost.gateway.monitor.static import Static
 from tripost.gateway.monitor.tokens import read_tokens
 from tripost.gateway.monitor.wire import Wire
 from tripost.gateway.observe.event_file import EventFile
+from tripost.gateway.peer import Peer
 from tripost.gateway.settings import Config
 from tripost.gateway.wiring_metrics import make_metrics
 
 
 class Monitor:
-    """Raises TokenError."""
+    """Raises TokenError. Nothing hears of events, and nothing is painted, where no listener is configured for it, until
+    somebody comes: a reload may have made one."""
 
     def __init__(self, config: Config, sources: Sources, file: EventFile) -> None:
-        doorman = Doorman(read_tokens(config), config.monitor.origins, secrets.token_bytes)
-        self._live = Live(sources)
-        self.run = self._live.run
-        server = Server(sources, doorman)
-        self.serve = server.serve
+        self._config = config
+        self._from = sources
+        self._file = file
+        self._doorman = Doorman(read_tokens(config), config.monitor.origins, secrets.token_bytes)
+        self._server: Server | None = None
+        self._live: Live
+        self._begun = trio.Event()
+        if not file.off:
+            self._begin()
 
-        async def live(socket: WebSocketConnection, wire: Wire, request: Request, caller: Caller) -> None:
-            await self._live.serve(socket, wire)
+    async def serve(self, stream: trio.abc.Stream, peer: Peer) -> None:
+        """One connection."""
+        await (self._server or self._begin()).serve(stream, peer)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._begun.wait()
+        await self._live.run()
+
+    def _begin(self) -> Server:
+        sources = self._from
+        live = self._live = Live(sources)
+        server = self._server = Server(sources, self._doorman)
+        events, traces = Events(sources, self._file, live), Traces(sources, live)
+        files, metrics = Static(), make_metrics(self._config, sources, lambda: live.clients)
+
+        async def watch(socket: WebSocketConnection, wire: Wire, request: Request, caller: Caller) -> None:
+            await live.serve(socket, wire)
 
         async def static(request: Request, caller: Caller) -> Response:
             return files.answer(request)
 
-        async def told(request: Request, caller: Caller) -> Response:
+        async def measured(request: Request, caller: Caller) -> Response:
             kind, body = await metrics.text(request.headers.get("accept", ""))
             return Response(kind=kind, body=body)
 
-        events, traces = Events(sources, file, self._live), Traces(sources, self._live)
+        server.feed("/live", watch)
         server.feed("/events", events.serve, events.check)
         server.feed("/trace", traces.serve, traces.check)
-        metrics = make_metrics(config, sources, lambda: self._live.clients)
-        server.route("/metrics", told)
-        files = Static()
-        server.route(f"{PREFIX}/*", Api(sources, doorman).answer)
+        server.route("/metrics", measured)
+        server.route(f"{PREFIX}/*", Api(sources, self._doorman).answer)
         server.route("/asyncapi.json", _asyncapi)
-        server.feed("/live", live)
         server.route("/", static)
         server.route("/static/*", static)
+        self._begun.set()
+        return server
 
 
 async def _asyncapi(request: Request, caller: Caller) -> Response:

@@ -158,7 +158,7 @@ class Page:
 
 
 class Ring:
-    """The newest events; `begin`: what the numbers of this start are greater than."""
+    """The newest events; `begin`: those after this number are told to it."""
 
     def __init__(self, begin: int) -> None:
         self._pages: deque[Page] = deque()

@@ -56,7 +56,7 @@ class Events:
         self._from = sources
         self._file = file
         self._live = live
-        self._ring = Ring(sources.boot)
+        self._ring = Ring(sources.bus.number)
         self._news = trio.Event()
         self._readers = trio.CapacityLimiter(READERS)
         sources.observer.tap(self._take)

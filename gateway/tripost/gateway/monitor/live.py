@@ -26,6 +26,7 @@ from tripost.gateway.monitor.wire import Wire
 EVERY = 0.25  # seconds between two deltas
 PING_EVERY = 20.0
 PONG_WITHIN = 20.0
+MESSAGES = 1000  # of a client
 
 
 class Watcher:
@@ -151,10 +152,12 @@ class Live:
 
 
 async def until_closed(socket: WebSocketConnection) -> None:
-    """What a client sends to a feed is read and forgotten."""
+    """What a client sends to a feed is read and forgotten; who goes on is closed."""
     try:
-        while True:
+        for _ in range(MESSAGES):
             await socket.get_message()
+        with trio.move_on_after(1.0):
+            await socket.aclose(1008, "this is a feed: it does not listen")
     except ConnectionClosed:
         return
 
