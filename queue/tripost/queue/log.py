@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import math
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -39,6 +40,10 @@ BODY_THREADS = 16
 
 # Enough waiters for any batch to be one sync; more would only hold memory.
 BATCH_BYTES = 4 << 20
+QUICK = 0.0005  # seconds; a commit that takes so long blocks nobody that would notice
+FEW = 2  # records: a message, and the settlement of the one before
+ROW = 4  # quick ones, and of so few, before the first in the event loop's thread
+HERE_MOST = 64 << 10  # octets that are written there
 PAUSE = 1.0  # seconds until a disk that failed is tried again
 
 
@@ -110,6 +115,8 @@ class Log:
         self._turning = False
         self._waiting: list[_Waiter] = []
         self._wake = trio.Event()
+        self._quick = 0  # commits in a row that were quick
+        self._few = 0  # batches of so few in a row
         self._seal = trio.Event()
         if writer.retired:  # what the last run left
             self._seal.set()
@@ -191,8 +198,11 @@ class Log:
                 while self._waiting or self._writer.lost:
                     batch = self._take()
                     again: list[_Waiter] = []
-                    with trio.CancelScope(shield=True):
-                        again = await self._run_sync(partial(self._commit, batch))
+                    if self._here(batch):
+                        again = self._commit(batch)
+                    else:
+                        with trio.CancelScope(shield=True):
+                            again = await self._run_sync(partial(self._commit, batch))
                     self._finish(batch)
                     self._turn_over()
                     if self._writer.retired:
@@ -206,6 +216,13 @@ class Log:
                 if not waiter.settled:
                     waiter.error = waiter.error or SpoolUnsure("the log has stopped")
                     waiter.finish()
+
+    def _here(self, batch: list[_Waiter]) -> bool:
+        """Is this batch committed in the event loop's own thread? A hop into another and back costs more than a quick
+        disk's sync; so one or two small records stay, after several like them, and while no sync was slow."""
+        self._few = self._few + 1 if 1 <= len(batch) <= FEW else 0
+        quick = self._quick >= ROW and self._few >= ROW and self._writer.ready()
+        return quick and not self._waiting and sum(len(waiter.item[1]) for waiter in batch) <= HERE_MOST
 
     def _turn_over(self) -> None:
         if self._turning:
@@ -240,10 +257,17 @@ class Log:
             if waiter.place or waiter.error is not None:
                 waiter.finish()
 
-    # --- what follows runs in the worker thread, one batch at a time ---
+    # --- what follows runs in the worker thread (but see `_here`), one batch at a time ---
 
     def _commit(self, batch: list[_Waiter]) -> list[_Waiter]:
         """Give each waiter a place or an error; returns those that are to be tried again."""
+        began = time.perf_counter()
+        try:
+            return self._try(batch)
+        finally:
+            self._quick = self._quick + 1 if time.perf_counter() - began < QUICK else 0
+
+    def _try(self, batch: list[_Waiter]) -> list[_Waiter]:
         todo = batch
         if not self._writer.ready():
             try:
