@@ -39,7 +39,7 @@ def lean(path: pathlib.Path) -> None:
     """What is committed says nothing of whose machine it was, and how it was built."""
     found = json.loads(path.read_text())
     keep = ("cpu_count", "cpu_model_name", "platform", "python_implementation", "python_version", "timer", "unit")
-    found["metadata"] = {key: value for key, value in found["metadata"].items() if key in keep}
+    found["metadata"] = {key: value for key, value in found.get("metadata", {}).items() if key in keep}
     for one in found["benchmarks"]:
         one["runs"] = [{key: value for key, value in run.items() if key == "values"} for run in one["runs"]]
         one["runs"] = [run for run in one["runs"] if run]
