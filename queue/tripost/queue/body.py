@@ -12,6 +12,8 @@ import os
 import zlib
 from collections.abc import Callable
 
+import trio
+
 from tripost.queue.files import Files, Handle
 from tripost.queue.log import RunSync, translate
 
@@ -134,9 +136,17 @@ class BodyReader:
         if self._handle is None:
             data = self._data[self._at : self._at + n]
         else:
-            handle, at = self._handle, self._at
-            data = await self._run_sync(lambda: handle.read_at(at, n))
+            data = await self._from_file(self._handle, self._at, n)
         self._at += len(data)
+        return data
+
+    async def _from_file(self, handle: Handle, at: int, n: int) -> bytes:
+        """At once where the system has it in memory, which it mostly has: the file was written just now."""
+        found = handle.read_now(at, n)
+        if found is not None:
+            await trio.lowlevel.checkpoint()
+            return found
+        data: bytes = await self._run_sync(lambda: handle.read_at(at, n))
         return data
 
     def close(self) -> None:
