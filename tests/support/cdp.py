@@ -75,7 +75,8 @@ class Wire:
 
 
 class Page:
-    """One tab. `errors` and `requests` grow while it lives."""
+    """One tab. `errors`, `requests` and `heard` grow while it lives; `heard`: (address, text) of what came by
+    websocket, but for /live."""
 
     def __init__(self, wire: Wire, session: str) -> None:
         self._wire = wire
@@ -83,6 +84,8 @@ class Page:
         self.errors: list[str] = []
         self.requests: list[str] = []
         self.refused: list[str] = []  # what the network or the page's own policy did not let through
+        self.heard: list[tuple[str, str]] = []
+        self._sockets: dict[str, str] = {}
         wire.listeners[session] = self._hear
 
     async def call(self, method: str, **parameters: Any) -> Any:
@@ -100,6 +103,9 @@ class Page:
             self.requests.append(told["request"]["url"])
         elif method == "Network.webSocketCreated":
             self.requests.append(told["url"])
+            self._sockets[told["requestId"]] = told["url"]
+        elif method == "Network.webSocketFrameReceived" and "/live" not in self._sockets[told["requestId"]]:
+            self.heard.append((self._sockets[told["requestId"]], told["response"]["payloadData"]))
         elif method == "Network.loadingFailed" and told.get("blockedReason"):
             self.refused.append(f"{told['blockedReason']}: {told.get('type')}")
 

@@ -9,7 +9,7 @@ const LOW = 80; // where there is little room
 const NARROW = 210;
 const TOP = 16; // room for the label of the upper line
 const BOTTOM = 14;
-const GAP = 2.5; // seconds without a sample that break a line
+const GAP = 5; // seconds without a sample that break a line
 const FLOOR = 0.0001; // seconds: what a logarithmic scale shows at least
 
 export class Chart {

@@ -183,7 +183,7 @@ export class Destination {
       ],
       ["In a row failed", one.failures ? exact(one.failures) : ""],
       ["Sent", one.rate === undefined ? "" : `${perSecond(one.rate)}/s`],
-      ["Bound by", one.by ? `${LIMITS[one.by] ?? one.by}${one.wait ? `, ${span(one.wait)} more` : ""}` : ""],
+      ["Bound by", one.by in LIMITS ? `${LIMITS[one.by] ?? one.by}${one.wait ? `, ${span(one.wait)} more` : ""}` : ""],
       ["Suspended", said ? `${said.reason || "by an operator"}, ${until}` : ""],
       ["Site", one.site ?? ""],
     ]);

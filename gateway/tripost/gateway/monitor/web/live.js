@@ -28,6 +28,7 @@ export class Live {
     this.restarts = 0;
     this.paused = false;
     this.listeners = new Set();
+    this.lost = () => {}; // at each attempt in vain
     this.drawnAt = 0;
     this.link = new Link(
       () => "live",
@@ -44,6 +45,7 @@ export class Live {
     if (kind === "snapshot") {
       if (this.state && this.state.boot !== rest.boot) this.restarts++;
       this.state = merged(null, rest);
+      this.open = true;
       this.series = rows(series);
     } else if (this.state && message.tick !== this.tick + 1) {
       this.link.connect(); // something was missed: begin anew rather than show what is not so
@@ -58,8 +60,9 @@ export class Live {
   }
 
   changed({ open, again }) {
-    this.open = open;
+    this.open = false; // until it has told how things are now
     this.again = again;
+    if (!open) this.lost();
     this.draw();
   }
 

@@ -4,7 +4,7 @@ import { announce, button, el, put, set } from "./dom.js";
 import { clock, exact, span } from "./format.js";
 import { here } from "./route.js";
 import { Live } from "./live.js";
-import { know } from "./api.js";
+import { know, session } from "./api.js";
 import { loginPart } from "./login.js";
 import { Overview } from "./overview.js";
 import { Destination, Destinations } from "./destinations.js";
@@ -105,4 +105,10 @@ document.getElementById("tools").append(pause, loginPart());
 addEventListener("hashchange", route);
 route();
 live.listeners.add(draw);
+live.lost = know; // a login that has ended looks like a gateway that is gone
+let could = true;
+session.listeners.add(({ may }) => {
+  if (!could && may !== "nothing") live.link.connect();
+  could = may !== "nothing";
+});
 know();
