@@ -24,6 +24,8 @@ from tripost.delivery.settings import DeliverySettings, Destination
 from tripost.queue import events
 from tripost.queue.retry import Schedule
 
+pytestmark = pytest.mark.usefixtures("processes")
+
 QUICK = replace(SMALL, retry=Schedule(first=20.0))
 SERVER = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 trustme.CA().issue_cert("mx.far.example").configure_cert(SERVER)
