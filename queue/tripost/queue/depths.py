@@ -3,8 +3,8 @@
 Counts by next hop are there at any time; ages and octets need a look at every
 queued delivery, which `sample` takes slowly.
 
-Promise  `fullest` looks at next hops only, `sample` rests for so much longer than
-         it works as it is told: a backlog of millions costs a few per cent of a core
+Promise  `fullest` looks at next hops only, and both rest for so much longer than they
+         work as they are told: a backlog of millions costs a few per cent of a core
          while it is watched, and nothing when it is not.
 Bounds   figures are kept of the next hops that are asked for, and of all together.
 """
@@ -77,17 +77,18 @@ class Depths:
         """Next hops that could not be spoken to."""
         return self._schedule.blocks.down
 
-    async def fullest(self, most: int) -> list[str]:
-        """The next hops with the most deliveries, those first."""
+    async def fullest(self, most: int, ease: float = 0.0) -> list[str]:
+        """The next hops with the most deliveries, those first; `ease` as in `sample`."""
         best: list[tuple[int, str]] = []
         start = 0
         while True:
+            began = time.perf_counter()
             some = self._schedule.numbered(start, start + _SOME)
             if some is None:
                 break
             best = heapq.nlargest(most, [*best, *some])
             start += _SOME
-            await trio.sleep(PAUSE)
+            await trio.sleep(max(PAUSE, (time.perf_counter() - began) * ease))
         return [name for _, name in best]
 
     async def sample(self, next_hops: Sequence[str], ease: float = 0.0) -> Sampled:

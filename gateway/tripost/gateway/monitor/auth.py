@@ -164,6 +164,11 @@ class Doorman:
             return ""
         return "this Origin is foreign: it is not one of [monitor] origins"
 
+    def secure(self, asker: Asker, headers: Mapping[str, str]) -> bool:
+        """May a cookie be for TLS only? So it is, or a proxy says TLS for an origin that is configured."""
+        origin = headers.get("origin", "").lower()
+        return asker.secure or (origin.startswith("https://") and origin in self._origins)
+
     # --- sessions ---
 
     def session(self, may: May, now: float) -> str:
@@ -197,13 +202,13 @@ class Doorman:
 
     @staticmethod
     def cookie(header: str, *, secure: bool) -> str:
-        """Ours, of those in a Cookie header; ""."""
-        wanted = SECURE_COOKIE if secure else COOKIE
+        """Ours, of those in a Cookie header; "". Where the connection is not `secure` a proxy's may be."""
+        found: dict[str, str] = {}
         for pair in header.split(";"):
             name, _, value = pair.strip().partition("=")
-            if name == wanted:
-                return value
-        return ""
+            found.setdefault(name, value)
+        plain = "" if secure else found.get(COOKIE, "")
+        return found.get(SECURE_COOKIE, plain)
 
     @staticmethod
     def set_cookie(value: str, *, secure: bool) -> str:

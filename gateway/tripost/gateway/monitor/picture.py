@@ -47,7 +47,7 @@ class Painter:
         """Look which next hops are the fullest, and how old what is queued is. Until cancelled."""
         depths = self._from.queue.search.depths
         while True:
-            self._full = await depths.fullest(SHOWN)
+            self._full = await depths.fullest(SHOWN, EASE)
             self.sampled = await depths.sample(self._full, EASE)
             await trio.sleep(AT_LEAST)
 
@@ -66,7 +66,6 @@ class Painter:
         known, figures, now = self._from, self._figures, self._from.now()
         unready = known.unready()
         statistics = known.observer.statistics()
-        suspensions = self._suspensions()
         hops = self._hops(now)
         sites = self._sites(now)
         return Picture(
@@ -92,8 +91,8 @@ class Painter:
             states=self._states(hops),
             sampled=round(self.sampled.time, 1),
             failures=figures.failures(now),
-            suspensions=suspensions[:SUSPENSIONS],
-            suspensions_total=len(suspensions),
+            suspensions=self._suspensions(),
+            suspensions_total=len(known.queue.suspensions) + len(known.queue.pauses.known),
             actions=[
                 one if one.can_be_undone == _can(one, now) else msgspec.structs.replace(one, can_be_undone=False)
                 for one in self._actions
@@ -195,10 +194,10 @@ class Painter:
 
     def _suspensions(self) -> list[Suspension]:
         queue = self._from.queue
-        found = [Suspension("destination", hop, one.until, one.reason) for hop, one in queue.suspensions.items()]
-        return found + [
-            Suspension(kind, what, one.until, one.reason) for (kind, what), one in queue.pauses.known.items()
-        ]
+        hops = islice(queue.suspensions.items(), SUSPENSIONS)
+        found = [Suspension("destination", hop, one.until, one.reason) for hop, one in hops]
+        rest = islice(queue.pauses.known.items(), SUSPENSIONS - len(found))
+        return found + [Suspension(kind, what, one.until, one.reason) for (kind, what), one in rest]
 
     def _action(self, id: str, one: actions.Kept) -> Action:
         known = {name: getattr(one, name) for name in Action.__struct_fields__ if hasattr(one, name)}

@@ -210,7 +210,7 @@ class Server:
         verdict = self._doorman.check(caller.asker, token, now)
         if verdict.status:
             return refusal(verdict, request)
-        secure = caller.asker.secure
+        secure = self._doorman.secure(caller.asker, request.headers)
         cookie = "Set-Cookie", self._doorman.set_cookie(self._doorman.session(verdict.may, now), secure=secure)
         if form:
             return Response(status=303, headers=(cookie, ("Location", "/")))
@@ -219,8 +219,8 @@ class Server:
     async def _logout(self, request: Request, caller: Caller) -> Response:
         if request.method != "POST":
             return problem(405, "POST, without a body", Allow="POST")
-        secure = caller.asker.secure
-        self._doorman.revoke(request.headers, self._from.now(), secure=secure)
+        secure = self._doorman.secure(caller.asker, request.headers)
+        self._doorman.revoke(request.headers, self._from.now(), secure=caller.asker.secure)
         return Response(status=204, headers=(("Set-Cookie", self._doorman.set_cookie("", secure=secure)),))
 
 
