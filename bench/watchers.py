@@ -119,7 +119,7 @@ def clients(options: argparse.Namespace) -> None:
     began = time.monotonic()
     while not stop:
         for key, _ in chosen.select(min(0.5, max(0.0, next_scrape - time.monotonic()))):
-            if _take(key, options.never_read, readings):
+            if _take(key, options.never_read, options.frames, readings):
                 chosen.unregister(key.fileobj)
                 key.fileobj.close()  # type: ignore[union-attr]
                 join(key.data[0])
@@ -140,7 +140,7 @@ def _register(chosen: selectors.BaseSelector, one: socket.socket, events: int, d
         chosen._selector.modify(key.fd, events)  # type: ignore[attr-defined]
 
 
-def _take(key: selectors.SelectorKey, never: bool, whole: Reading) -> bool:
+def _take(key: selectors.SelectorKey, never: bool, frames: bool, whole: Reading) -> bool:
     """True when it is over."""
     if never:
         return True
@@ -150,11 +150,12 @@ def _take(key: selectors.SelectorKey, never: bool, whole: Reading) -> bool:
         return False
     except OSError:
         return True
-    mine: Reading = key.data[1]
-    before = mine.messages
-    mine.feed(data)
-    whole.messages += mine.messages - before
     whole.octets += len(data)
+    if frames:
+        mine: Reading = key.data[1]
+        before = mine.messages
+        mine.feed(data)
+        whole.messages += mine.messages - before
     return not data
 
 
@@ -194,45 +195,56 @@ def resident(pid: int) -> int:
 # --- rates ---
 
 
+class Found:
+    """What the turns showed."""
+
+    def __init__(self) -> None:
+        self.figures: dict[str, list[tuple[float, float]]] = {"with": [], "without": []}
+        self.told: list[dict[str, Any]] = []
+        self.memory = {"with": 0, "without": 0}
+        self.dropped: dict[str, int] = {}
+
+
 def rates(options: argparse.Namespace) -> dict[str, Any]:
     """live, stuck, all."""
-    sink = SinkProcess()
-    figures: dict[str, list[tuple[float, float]]] = {"with": [], "without": []}
-    told: list[dict[str, Any]] = []
-    memory = {"with": 0, "without": 0}
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        whole = observe.Gateway(pathlib.Path(folder) / "on", sink.port, ALL)
-        other = observe.Gateway(pathlib.Path(folder) / "off", sink.port, "") if options.what == "all" else whole
-
-        def make() -> Watchers:
-            if options.what == "all":
-                return Watchers(whole.monitor, 1, "--scrape", paths="/live,/events")
-            return Watchers(whole.monitor, options.clients, *["--never-read"] * (options.what == "stuck"))
-
-        try:
-            for one in {whole, other}:
-                observe.turn(one, sink, options)  # to warm up
-            for number in range(options.pairs):
-                for name in ("with", "without") if number % 2 else ("without", "with"):
-                    gateway = whole if name == "with" else other
-                    with watched(make if name == "with" else None, told):
-                        time.sleep(options.pause)
-                        figures[name].append(observe.turn(gateway, sink, options))
-                        memory[name] = max(memory[name], resident(gateway.child.pid))
-            dropped = {one["name"]: one["dropped"] for one in whole.status()["events"]["readers"]}
-        finally:
-            for one in {whole, other}:
-                one.stop()
-            sink.end()
-    return _summed(options, figures, told, memory) | {"dropped": dropped}
+    sink, found = SinkProcess(), Found()
+    for number in range(options.sets):
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            _pairs(options, sink, pathlib.Path(folder), found, options.pairs // options.sets, number)
+    sink.end()
+    return _summed(options, found)
 
 
-def _summed(
-    options: argparse.Namespace,
-    figures: dict[str, list[tuple[float, float]]],
-    told: list[dict[str, Any]],
-    memory: dict[str, int],
-) -> dict[str, Any]:
+def _pairs(
+    options: argparse.Namespace, sink: SinkProcess, folder: pathlib.Path, found: Found, pairs: int, first: int
+) -> None:
+    whole = observe.Gateway(folder / "on", sink.port, ALL)
+    other = observe.Gateway(folder / "off", sink.port, "") if options.what == "all" else whole
+
+    def make() -> Watchers:
+        if options.what == "all":
+            return Watchers(whole.monitor, 1, "--scrape", paths="/live,/events")
+        return Watchers(whole.monitor, options.clients, *["--never-read"] * (options.what == "stuck"))
+
+    try:
+        for one in {whole, other}:
+            observe.turn(one, sink, options)  # to warm up
+        for number in range(first, first + pairs):
+            for name in ("with", "without") if number % 2 else ("without", "with"):
+                gateway = whole if name == "with" else other
+                with watched(make if name == "with" else None, found.told):
+                    time.sleep(options.pause)
+                    found.figures[name].append(observe.turn(gateway, sink, options))
+                    found.memory[name] = max(found.memory[name], resident(gateway.child.pid))
+        for one in whole.status()["events"]["readers"]:
+            found.dropped[one["name"]] = found.dropped.get(one["name"], 0) + one["dropped"]
+    finally:
+        for one in {whole, other}:
+            one.stop()
+
+
+def _summed(options: argparse.Namespace, found: Found) -> dict[str, Any]:
+    figures, told = found.figures, found.told
     ratios = [one[0] / two[0] for one, two in zip(figures["with"], figures["without"], strict=True)]
     cpu = {name: statistics.median([one[1] for one in some]) for name, some in figures.items()}
     medians = {name: statistics.median([one[0] for one in some]) for name, some in figures.items()}
@@ -243,19 +255,20 @@ def _summed(
         "what": options.what,
         "clients": clients,
         "messages": options.messages,
-        "pairs": options.pairs,
+        "pairs": len(ratios),
+        "sets": options.sets,
         "median": round(statistics.median(ratios), 3),
         "of_medians": round(medians["with"] / medians["without"], 3),
         "ratios": [round(one, 3) for one in ratios],
         "per_second": {name: round(one) for name, one in medians.items()},
         "cpu_ms_per_message": {name: round(one, 3) for name, one in cpu.items()},
-        "resident_kib": memory,
-        "told_hz": round(sum([one["messages"] for one in told]) / seconds / max(1, clients), 2),
-        "told_octets": round(sum([one["octets"] for one in told]) / max(1, sum([one["messages"] for one in told]))),
+        "resident_kib": found.memory,
+        "told_kib_per_second": round(sum([one["octets"] for one in told]) / seconds / 1024),
         "opened": sum([one["opened"] for one in told]),
         "scrapes": sum([one["scrapes"] for one in told]),
         "clients_cpu": round(sum([one["cpu"] for one in told]) / seconds, 3),
         "cores": os.cpu_count(),
+        "dropped": found.dropped,
     }
 
 
@@ -288,7 +301,7 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
             time.sleep(2)
             for number in range(options.pairs):
                 for name in ("with", "without") if number % 2 else ("without", "with"):
-                    with watched((lambda: Watchers(gateway.monitor, 1)) if name == "with" else None, told):
+                    with watched((lambda: Watchers(gateway.monitor, 1, "--frames")) if name == "with" else None, told):
                         time.sleep(1)
                         found[name].append(share(gateway.child.pid, options.seconds))
         finally:
@@ -341,6 +354,7 @@ def main() -> None:
     head.add_argument("what", choices=("live", "stuck", "all", "one", "top", "clients"))
     head.add_argument("--clients", type=int, default=200)
     head.add_argument("--pairs", type=int, default=7)
+    head.add_argument("--sets", type=int, default=1, help="so many times with new gateways: two of the same differ")
     head.add_argument("--messages", type=int, default=8000)
     head.add_argument("--connections", type=int, default=20)
     head.add_argument("--pause", type=float, default=1.0, help="seconds before a turn")
@@ -353,6 +367,7 @@ def main() -> None:
     inner.add_argument("--paths", default="/live")
     inner.add_argument("--never-read", action="store_true")
     inner.add_argument("--scrape", action="store_true")
+    inner.add_argument("--frames", action="store_true", help="count messages, not octets only")
     options = head.parse_args()
     if options.what == "clients":
         clients(options)
