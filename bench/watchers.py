@@ -1,16 +1,15 @@
 """what those who watch cost: relay rates with and without them, CPU of a client, memory; one JSON line
 
     deploy/uv run python bench/watchers.py live --clients 200       the rate while so many read /live, over that without
-    deploy/uv run python bench/watchers.py stuck --clients 20       while so many never read
+    deploy/uv run python bench/watchers.py stuck --clients 20       while so many never read /live and /events
     deploy/uv run python bench/watchers.py all                      everything on, over everything off
     deploy/uv run python bench/watchers.py one                      the gateway's CPU for one client of /live
     deploy/uv run python bench/watchers.py top                      the CPU of `tripost top`, in tmux
 
-`live` and `stuck`: one gateway takes turns with and without clients, which come before a turn and go after it. A client
-that is cut comes back. `all`: two gateways take turns, as in observe.py; the one has events in a file, history, and a
-monitor that is scraped each 5 s and has a client of /live and one of /events, as a page is; the other has nothing.
-Which turn is first alternates from pair to pair. What the clients themselves cost is told, and is taken from the same
-cores.
+`live` and `stuck`: one gateway takes turns with and without clients, which come before a turn and go after it. `all`:
+two gateways take turns, as in observe.py; the one has events in a file, history, and a monitor that is scraped each 5 s
+and has a client of /live and one of /events, as a page is; the other has nothing. Which turn is first alternates from
+pair to pair. What the clients themselves cost is told, and is taken from the same cores.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import selectors
 import signal
 import socket
@@ -40,6 +40,7 @@ from delivery import SinkProcess
 
 ALL = "events,history,monitor"
 SCRAPE = 5.0  # seconds
+NEW = 12.0  # seconds after which one that never reads comes anew: the gateway has cut it, which it does not see
 SIZES = ((80, 24), (200, 60))
 
 
@@ -100,63 +101,73 @@ def clients(options: argparse.Namespace) -> None:
         stop = True
 
     signal.signal(signal.SIGTERM, end)
-    chosen, readings, opened = selectors.DefaultSelector(), Reading(), 0
-    scrapes, next_scrape = 0, time.monotonic() if options.scrape else float("inf")
-
-    def join(path: str) -> bool:
-        nonlocal opened
-        one = upgraded(options.port, path)
-        if one is not None:
-            opened += 1
-            one.setblocking(False)
-            # one that is stuck is only looked at for whether it was cut, which EPOLLRDHUP (0x2000) tells
-            events = 0x2000 if options.never_read else selectors.EVENT_READ
-            _register(chosen, one, events, (path, Reading()))
-        return one is not None
-
-    there = [join(path) for path in options.paths.split(",") for _ in range(options.count)]
-    print("ready", sum(there), flush=True)
-    began = time.monotonic()
+    crowd = Crowd(options)
+    there = sum([crowd.join(path) for path in options.paths.split(",") for _ in range(options.count)])
+    print("ready", there, flush=True)
+    began, scrapes = time.monotonic(), 0
+    next_scrape = began if options.scrape else float("inf")
     while not stop:
-        for key, _ in chosen.select(min(0.5, max(0.0, next_scrape - time.monotonic()))):
-            if _take(key, options.never_read, options.frames, readings):
-                chosen.unregister(key.fileobj)
-                key.fileobj.close()  # type: ignore[union-attr]
-                join(key.data[0])
+        crowd.once(min(0.5, max(0.0, next_scrape - time.monotonic())))
         if time.monotonic() >= next_scrape:
             next_scrape += SCRAPE
             with urllib.request.urlopen(f"http://127.0.0.1:{options.port}/metrics", timeout=30) as answer:
                 answer.read()
             scrapes += 1
-    row = {"clients": sum(there), "opened": opened, "messages": readings.messages, "octets": readings.octets}
+    row = {"clients": there, "opened": crowd.opened, "messages": crowd.messages, "octets": crowd.octets}
     row |= {"seconds": time.monotonic() - began, "scrapes": scrapes, "cpu": time.process_time()}
     print(json.dumps(row), flush=True)
 
 
-def _register(chosen: selectors.BaseSelector, one: socket.socket, events: int, data: Any) -> None:
-    """Past the selector's own check of the events, which knows two only."""
-    key = chosen.register(one, selectors.EVENT_READ, data)
-    if events != selectors.EVENT_READ:
-        chosen._selector.modify(key.fd, events)  # type: ignore[attr-defined]
+class Crowd:
+    """Sockets that are read, or not."""
 
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._chosen = selectors.DefaultSelector()
+        self._stuck: list[tuple[float, socket.socket, str]] = []
+        self.opened = self.messages = self.octets = 0
 
-def _take(key: selectors.SelectorKey, never: bool, frames: bool, whole: Reading) -> bool:
-    """True when it is over."""
-    if never:
+    def join(self, path: str) -> bool:
+        one = upgraded(self._options.port, path)
+        if one is None:
+            return False
+        self.opened += 1
+        if self._options.never_read:
+            self._stuck.append((time.monotonic(), one, path))
+        else:
+            one.setblocking(False)
+            self._chosen.register(one, selectors.EVENT_READ, (path, Reading()))
         return True
-    try:
-        data = key.fileobj.recv(1 << 20)  # type: ignore[union-attr]
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    whole.octets += len(data)
-    if frames:
-        mine: Reading = key.data[1]
-        before = mine.messages
-        mine.feed(data)
-        whole.messages += mine.messages - before
-    return not data
+
+    def once(self, seconds: float) -> None:
+        if self._options.never_read:
+            time.sleep(seconds)
+            while self._stuck and time.monotonic() - self._stuck[0][0] > NEW:
+                _, one, path = self._stuck.pop(0)
+                one.close()
+                self.join(path)
+            return
+        for key, _ in self._chosen.select(seconds):
+            if self._take(key):
+                self._chosen.unregister(key.fileobj)
+                key.fileobj.close()  # type: ignore[union-attr]
+                self.join(key.data[0])
+
+    def _take(self, key: selectors.SelectorKey) -> bool:
+        """True when it is over."""
+        try:
+            data = key.fileobj.recv(1 << 20)  # type: ignore[union-attr]
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        self.octets += len(data)
+        if self._options.frames:
+            mine: Reading = key.data[1]
+            before = mine.messages
+            mine.feed(data)
+            self.messages += mine.messages - before
+        return not data
 
 
 class Watchers:
@@ -203,6 +214,7 @@ class Found:
         self.told: list[dict[str, Any]] = []
         self.memory = {"with": 0, "without": 0}
         self.dropped: dict[str, int] = {}
+        self.cut = 0.0
 
 
 def rates(options: argparse.Namespace) -> dict[str, Any]:
@@ -224,7 +236,9 @@ def _pairs(
     def make() -> Watchers:
         if options.what == "all":
             return Watchers(whole.monitor, 1, "--scrape", paths="/live,/events")
-        return Watchers(whole.monitor, options.clients, *["--never-read"] * (options.what == "stuck"))
+        if options.what == "stuck":
+            return Watchers(whole.monitor, options.clients // 2, "--never-read", paths="/live,/events")
+        return Watchers(whole.monitor, options.clients)
 
     try:
         for one in {whole, other}:
@@ -236,6 +250,8 @@ def _pairs(
                     time.sleep(options.pause)
                     found.figures[name].append(observe.turn(gateway, sink, options))
                     found.memory[name] = max(found.memory[name], resident(gateway.child.pid))
+        with urllib.request.urlopen(f"http://127.0.0.1:{whole.monitor}/metrics", timeout=30) as answer:
+            found.cut += float(re.findall(rb"clients_cut_total ([0-9.]+)", answer.read())[0])
         for one in whole.status()["events"]["readers"]:
             found.dropped[one["name"]] = found.dropped.get(one["name"], 0) + one["dropped"]
     finally:
@@ -268,6 +284,7 @@ def _summed(options: argparse.Namespace, found: Found) -> dict[str, Any]:
         "scrapes": sum([one["scrapes"] for one in told]),
         "clients_cpu": round(sum([one["cpu"] for one in told]) / seconds, 3),
         "cores": os.cpu_count(),
+        "cut": found.cut,
         "dropped": found.dropped,
     }
 
