@@ -15,10 +15,8 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
-import pytest
 import trio
 
-from conftest import needs
 from support.cdp import Page, browser
 from support.gateways import free_port
 from support.monitored import TOKEN, Monitored, monitored
@@ -84,20 +82,15 @@ def foreign_site() -> Generator[int]:
             thread.join()
 
 
-@pytest.fixture(autouse=True)
-def _chromium() -> None:
-    needs("chromium")
-
-
 async def tries(page: Page, target: str) -> dict[str, str]:
     got: dict[str, str] = await page.js(TRIES.replace("TARGET", json.dumps(target)))
     return got
 
 
-async def test_a_foreign_page_gets_and_does_nothing(tmp_path: pathlib.Path) -> None:
+async def test_a_foreign_page_gets_and_does_nothing(tmp_path: pathlib.Path, devtools: str) -> None:
     with foreign_site() as port, monitored(tmp_path / "gateway") as gateway, trio.fail_after(60):
         [id] = gateway.send("marc@later.example")
-        async with browser(tmp_path) as chromium, chromium.page() as page:
+        async with browser(devtools) as chromium, chromium.page() as page:
             await page.go(gateway.page)
             assert await page.js(LOGIN.replace("TOKEN", TOKEN)) == 204
             own = await tries(page, gateway.page)

@@ -8,7 +8,6 @@ from typing import Any
 
 import trio
 
-from conftest import needs
 from support.cdp import Page, browser
 from support.monitored import monitored
 
@@ -93,10 +92,9 @@ VERDICTS: list[tuple[dict[str, Any], str, str, list[str]]] = [
 ]
 
 
-async def test_modules(tmp_path: pathlib.Path) -> None:
-    needs("chromium")
+async def test_modules(tmp_path: pathlib.Path, devtools: str) -> None:
     with monitored(tmp_path / "gateway") as gateway, trio.fail_after(40):
-        async with browser(tmp_path) as chromium, chromium.page() as page:
+        async with browser(devtools) as chromium, chromium.page() as page:
             await page.go(gateway.page)
             await patches(page)
             texts = await module(page, "format", f"[{','.join(WRITTEN)}]")

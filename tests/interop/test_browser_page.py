@@ -7,7 +7,7 @@ import pathlib
 import re
 import signal
 import smtplib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -23,9 +23,9 @@ LIVE = "document.body.dataset.link == 'live'"
 
 
 @asynccontextmanager
-async def page_of(gateway: Monitored, folder: pathlib.Path, *, act: bool = False) -> AsyncGenerator[Page]:
+async def page_of(gateway: Monitored, devtools: str, *, act: bool = False) -> AsyncGenerator[Page]:
     """The page, live. At its end: no errors, and nothing was asked of anybody else."""
-    async with browser(folder) as chromium, chromium.page() as page:
+    async with browser(devtools) as chromium, chromium.page() as page:
         await page.go(gateway.page)
         await page.until(LIVE)
         if act:
@@ -56,38 +56,41 @@ async def confirm(page: Page, count: str) -> None:
     await page.until("!document.querySelector('dialog')")
 
 
-@pytest.fixture(autouse=True)
-def _chromium() -> None:
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Generator[Monitored]:
+    """A gateway for those who only look: 20 messages are relayed, 3 wait to be tried again, 1 waits for a dead host."""
     needs("chromium")
-
-
-async def test_what_flows_what_is_stuck_and_why(tmp_path: pathlib.Path) -> None:
-    """Within a look: rates, the destination that is down with its words, ages, failures by class; read-only."""
-    with monitored(tmp_path / "gateway") as gateway:
+    with monitored(tmp_path_factory.mktemp("scene") / "gateway") as gateway:
         gateway.send("marc@good.example", count=20)
         gateway.send("nobody@bad.example", "marc@later.example", "x@down.example")
-        async with page_of(gateway, tmp_path) as page, anyhow(40):
-            await page.shows("1 destination is down", "h1")
-            await page.shows("Connection refused", ".concerns")
-            await page.shows("greylisted", ".failures")
-            await page.shows("no-user", ".failures")
-            name = gateway.hops["down"]
-            row = f"[...document.querySelectorAll('.heat tbody tr')].find(one => one.innerText.includes('{name}'))"
-            await page.until(f"{row}?.querySelector('td.age a').textContent == '1'")
-            assert await page.js(f"{row}.querySelector('td.all').innerText") == "1"
-            assert "read-only" in await page.js("document.querySelector('.login').innerText")
-            assert await page.js("[...document.querySelectorAll('.act')].every(one => !one.checkVisibility())")
-            # what a screen reader is told of the charts
-            assert await page.js("document.querySelector('.chart svg').getAttribute('aria-label')")
+        gateway.send("marc@later.example", count=2)
+        yield gateway
 
 
-async def test_search_history_suspend_and_undo(tmp_path: pathlib.Path) -> None:
+async def test_what_flows_what_is_stuck_and_why(scene: Monitored, devtools: str) -> None:
+    """Within a look: rates, the destination that is down with its words, ages, failures by class; read-only."""
+    async with page_of(scene, devtools) as page, anyhow(40):
+        await page.shows("1 destination is down", "h1")
+        await page.shows("Connection refused", ".concerns")
+        await page.shows("greylisted", ".failures")
+        await page.shows("no-user", ".failures")
+        name = scene.hops["down"]
+        row = f"[...document.querySelectorAll('.heat tbody tr')].find(one => one.innerText.includes('{name}'))"
+        await page.until(f"{row}?.querySelector('td.age a').textContent == '1'")
+        assert await page.js(f"{row}.querySelector('td.all').innerText") == "1"
+        assert "read-only" in await page.js("document.querySelector('.login').innerText")
+        assert await page.js("[...document.querySelectorAll('.act')].every(one => !one.checkVisibility())")
+        # what a screen reader is told of the charts
+        assert await page.js("document.querySelector('.chart svg').getAttribute('aria-label')")
+
+
+async def test_search_history_suspend_and_undo(tmp_path: pathlib.Path, devtools: str) -> None:
     """Find a message, see what became of it, stop its destination, take that back: each with the count first."""
     with monitored(tmp_path / "gateway") as gateway:
         ids = gateway.send("marc@later.example", count=3)
         [done] = gateway.send("marc@good.example")
         assert wait_for(lambda: len(gateway.events("deferred")) >= 3)
-        async with page_of(gateway, tmp_path, act=True) as page, anyhow(60):
+        async with page_of(gateway, devtools, act=True) as page, anyhow(60):
             await page.go(f"{gateway.page}#/messages")
             await page.click("input[name=q]")
             await page.type("*@later.example")
@@ -128,12 +131,12 @@ async def suspend_and_undo(page: Page, gateway: Monitored, count: str) -> None:
 
 
 @pytest.mark.long
-async def test_a_thousand_a_second(tmp_path: pathlib.Path) -> None:
+async def test_a_thousand_a_second(tmp_path: pathlib.Path, devtools: str) -> None:
     """The page keeps up and stays usable; and comes back after kill -9 under that load."""
     port = free_port()
     route = f'[[route]]\ndomain = "load.example"\nto = "smtp://127.0.0.1:{port}"\n'
     with sinking(port), monitored(tmp_path / "gateway", route) as gateway:
-        async with page_of(gateway, tmp_path, act=True) as page, anyhow(120):
+        async with page_of(gateway, devtools, act=True) as page, anyhow(120):
             with loaded(gateway, 1000, 30, "sink@load.example"):
                 shown: set[float] = set()
                 with trio.move_on_after(5):
@@ -142,6 +145,7 @@ async def test_a_thousand_a_second(tmp_path: pathlib.Path) -> None:
                         await trio.sleep(0.2)
                 assert len(shown) >= 4, shown
                 assert max(shown) > 900, shown
+                print(f"the page showed {', '.join(f'{one:g}' for one in sorted(shown))} messages a second")
                 [id] = gateway.send("marc@later.example")
                 await page.js("location.hash = '#/messages'")
                 await page.click("input[name=q]")
@@ -157,10 +161,20 @@ async def test_a_thousand_a_second(tmp_path: pathlib.Path) -> None:
             await restart_without_a_gap(page, gateway)
 
 
-async def test_a_restart(tmp_path: pathlib.Path) -> None:
-    """After kill -9 the page comes back by itself, says so, is logged in still, and /events has no gap."""
+async def test_old_data_and_a_restart(tmp_path: pathlib.Path, devtools: str) -> None:
+    """A gateway that hangs says nothing: the page does, within five seconds. After kill -9 it comes back by
+    itself, says so, is logged in still, and /events has no gap."""
     with monitored(tmp_path / "gateway") as gateway:
-        async with page_of(gateway, tmp_path, act=True) as page, anyhow(60):
+        async with page_of(gateway, devtools, act=True) as page, anyhow(60):
+            assert gateway.child is not None
+            gateway.child.send_signal(signal.SIGSTOP)
+            try:
+                await page.until("document.body.dataset.link == 'stale'", 6)
+                await page.shows("No data for", "#pulse")
+                await page.shows("What is shown is old", "#voice")
+            finally:
+                gateway.child.send_signal(signal.SIGCONT)
+            await page.until(LIVE)
             await restart_without_a_gap(page, gateway)
 
 
@@ -194,65 +208,52 @@ async def restart_without_a_gap(page: Page, gateway: Monitored) -> None:
     page.errors[:] = [one for one in page.errors if not re.search(GONE, one)]
 
 
-async def test_old_data_is_marked(tmp_path: pathlib.Path) -> None:
-    """A gateway that hangs says nothing: the page does, within five seconds."""
-    with monitored(tmp_path / "gateway") as gateway:
-        async with page_of(gateway, tmp_path) as page, anyhow(30):
-            assert gateway.child is not None
-            gateway.child.send_signal(signal.SIGSTOP)
-            try:
-                await page.until("document.body.dataset.link == 'stale'", 6)
-                await page.shows("No data for", "#pulse")
-                await page.shows("What is shown is old", "#voice")
-            finally:
-                gateway.child.send_signal(signal.SIGCONT)
-            await page.until(LIVE)
-
-
-async def test_what_comes_from_mail_is_text(tmp_path: pathlib.Path) -> None:
+async def test_what_comes_from_mail_is_text(tmp_path: pathlib.Path, devtools: str) -> None:
     """Addresses, replies and names that would be markup are shown as they are, in every view."""
     hostile = '"<img/src=x onerror=document.title=666>"@bad.example'
     with monitored(tmp_path / "gateway") as gateway:
         [id] = gateway.send(hostile, sender='"<svg/onload=document.title=666>"@truc.fr')
         gateway.send(hostile.replace("bad", "later"), content="Subject: <b onclick=x>\r\n\r\n<script>1</script>\r\n")
         assert wait_for(lambda: gateway.events("failed"))
-        async with page_of(gateway, tmp_path, act=True) as page, anyhow(60):
+        async with page_of(gateway, devtools, act=True) as page, anyhow(60):
             await page.shows("<img src=x", ".failures")
             views = ["messages?q=*%40*", f"message/{id}", "events?kind=everything&after=1", "destinations", "actions"]
             for view in views:
                 await page.js(f"location.hash = '#/{view}'")
-                await trio.sleep(0.7)
                 if view.startswith(("message", "events")):
                     await page.shows("<img", "main")
+                await trio.sleep(0.3)
                 found = "main :is(img, script, iframe, [onerror], [onload], [onclick])"
                 assert await page.js(f"document.querySelectorAll('{found}').length") == 0, view
                 assert "666" not in await page.js("document.title")
 
 
-async def test_accessible(tmp_path: pathlib.Path) -> None:
+async def test_accessible(scene: Monitored, devtools: str) -> None:
     """axe finds nothing serious or critical in any view, nor in a dialog; nothing is wider than the screen."""
     checker = axe()
-    with monitored(tmp_path / "gateway") as gateway:
-        [id] = gateway.send("nobody@bad.example", "marc@later.example", "x@down.example")
-        gateway.send("marc@good.example", count=5)
-        async with page_of(gateway, tmp_path, act=True) as page, anyhow(90):
-            await page.shows("1 destination is down", "h1")
-            await page.js(checker + "; 1")
-            down = gateway.hops["down"].replace("/", "%2F")
-            views = ["destinations", f"destination/{down}", "messages?q=*%40*", f"message/{id}"]
-            views += ["events?kind=everything", "dialogue?service=smtp", "actions", "overview"]
-            for view in views:
-                await page.js(f"location.hash = '#/{view}'")
-                await trio.sleep(0.5)
-                await accessible(page, view)
-            await page.click(".concerns .act button")
-            await page.shows("1 message", "dialog .many")
-            await accessible(page, "dialog")
+    async with page_of(scene, devtools, act=True) as page, anyhow(90):
+        await page.shows("1 destination is down", "h1")
+        await page.js(checker + "; 1")
+        found = await page.js("fetch('api/v1/queue/list?recipient=x*').then(one => one.json())")
+        id = found["rows"][0]["id"]
+        down = scene.hops["down"].replace("/", "%2F")
+        views = ["destinations", f"destination/{down}", "messages?q=*%40*", f"message/{id}"]
+        views += ["events?kind=everything", "dialogue?service=smtp", "actions", "overview"]
+        for view in views:
+            await page.js(f"location.hash = '#/{view}'")
+            await trio.sleep(0.3)
+            await accessible(page, view)
+        await page.click(".concerns .act button")
+        await page.shows("1 message", "dialog .many")
+        await accessible(page, "dialog")
 
 
 async def accessible(page: Page, where: str) -> None:
-    """In light and dark, at a desk and on a phone."""
-    for width, scheme in ((1440, "light"), (1440, "dark"), (390, "dark"), (390, "light")):
+    """In light and dark, at a desk and on a phone; what is most looked at in all four ways."""
+    ways = [(1440, "dark"), (390, "light")]
+    if where in ("overview", "dialog"):
+        ways += [(390, "dark"), (1440, "light")]
+    for width, scheme in ways:
         await page.size(width, 844, phone=width < 500)
         await page.prefers(color_scheme=scheme, reduced_motion="reduce")
         assert await faults(page) == [], (where, width, scheme)
@@ -268,29 +269,27 @@ async def faults(page: Page) -> list[str]:
     ]
 
 
-async def test_by_keyboard_alone(tmp_path: pathlib.Path) -> None:
+async def test_by_keyboard_alone(scene: Monitored, devtools: str) -> None:
     """Skip link, views, the ages of a destination, an action and the way out of it, without a mouse."""
-    with monitored(tmp_path / "gateway") as gateway:
-        gateway.send("marc@later.example", count=2)
-        async with page_of(gateway, tmp_path, act=True) as page, anyhow(60):
-            await page.go(gateway.page)
-            await page.until("Boolean(document.querySelector('.heat tbody a'))")
-            await page.press("Tab")
-            assert await page.js("document.activeElement.className") == "skip"
-            await page.press("Enter")
-            assert await page.js("document.activeElement.id") == "main"
-            await tab_to(page, "document.activeElement.closest('.heat th.name')")
-            await page.press("ArrowRight")
-            assert await page.js("document.activeElement.getAttribute('aria-label')") == "2 waiting under 5\u00a0min"
-            await page.press("Enter")
-            await page.shows("2 queued messages fit")
-            assert await page.js("document.activeElement.id") == "main"  # the new view
-            await tab_to(page, "document.activeElement.dataset.verb == 'hold'")
-            await page.press("Enter")
-            await page.shows("2 messages, 2 recipients", "dialog .many")
-            await page.press("Escape")
-            await page.until("!document.querySelector('dialog')")
-            assert await page.js("document.activeElement.dataset.verb") == "hold"
+    async with page_of(scene, devtools, act=True) as page, anyhow(60):
+        await page.go(scene.page)
+        await page.until("document.querySelectorAll('.heat tbody a').length > 0")
+        await page.press("Tab")
+        assert await page.js("document.activeElement.className") == "skip"
+        await page.press("Enter")
+        assert await page.js("document.activeElement.id") == "main"
+        await tab_to(page, "document.activeElement.closest('.heat th.name')")  # the fullest
+        await page.press("ArrowRight")
+        assert await page.js("document.activeElement.getAttribute('aria-label')") == "3 waiting under 5\u00a0min"
+        await page.press("Enter")
+        await page.shows("3 queued messages fit")
+        assert await page.js("document.activeElement.id") == "main"  # the new view
+        await tab_to(page, "document.activeElement.dataset.verb == 'hold'")
+        await page.press("Enter")
+        await page.shows("3 messages, 3 recipients", "dialog .many")
+        await page.press("Escape")
+        await page.until("!document.querySelector('dialog')")
+        assert await page.js("document.activeElement.dataset.verb") == "hold"
 
 
 async def tab_to(page: Page, what: str) -> None:
@@ -309,11 +308,11 @@ async def anyhow(seconds: float) -> AsyncGenerator[None]:
 
 
 @pytest.mark.long
-async def test_a_hundred_thousand_destinations(tmp_path: pathlib.Path) -> None:
+async def test_a_hundred_thousand_destinations(tmp_path: pathlib.Path, devtools: str) -> None:
     """The page shows the fullest, tells how many there are, finds any of them by name, and stays small."""
     with monitored(tmp_path / "gateway", '[[route]]\ndomain = "*.many.example"\nto = "mx"\n') as gateway:
         await trio.to_thread.run_sync(fill, gateway, 100_000)
-        async with page_of(gateway, tmp_path) as page, anyhow(120):
+        async with page_of(gateway, devtools) as page, anyhow(120):
             await page.until("document.querySelectorAll('.heat tbody tr').length == 12", 30)
             await page.js("location.hash = '#/destinations'")
             await page.shows("100,000 next hops", ".sentence")

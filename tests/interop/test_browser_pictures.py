@@ -13,7 +13,6 @@ import pathlib
 import pytest
 import trio
 
-from conftest import needs
 from support.busy_day import busy_day
 from support.cdp import Page, browser
 from support.monitored import ROOT, TOKEN
@@ -25,10 +24,9 @@ MOST = 200 << 10  # octets of a picture
 
 
 @pytest.mark.long
-async def test_pictures(tmp_path: pathlib.Path) -> None:
-    needs("chromium")
+async def test_pictures(tmp_path: pathlib.Path, devtools: str) -> None:
     FOLDER.mkdir(exist_ok=True)
-    async with busy_day(tmp_path / "gateway") as gateway, browser(tmp_path) as chromium, chromium.page() as page:
+    async with busy_day(tmp_path / "gateway") as gateway, browser(devtools) as chromium, chromium.page() as page:
         await page.go(f"http://127.0.0.1:{gateway.monitor}/")
         await page.until("document.body.dataset.link == 'live'")
         await page.click("#tools .login button")

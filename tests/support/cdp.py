@@ -1,8 +1,9 @@
 """Debian's Chromium, driven over the DevTools protocol
 
-    async with browser(folder) as chromium, chromium.page() as page:
-        await page.go("http://127.0.0.1:8025/")
-        assert await page.js("document.title") == "tripost"
+    with chromium(folder) as address:
+        async with browser(address) as one, one.page() as page:
+            await page.go("http://127.0.0.1:8025/")
+            assert await page.js("document.title") == "tripost"
 
 A page keeps what went wrong in it (`errors`: exceptions, console errors, refused
 by the page's own policy) and every address that it asked for (`requests`), so that
@@ -17,15 +18,16 @@ from __future__ import annotations
 import base64
 import json
 import pathlib
-import re
 import shutil
 import subprocess
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+
+from support.gateways import wait_for
 
 OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
@@ -209,40 +211,26 @@ class Chromium:
             await self._wire.call("", "Target.disposeBrowserContext", browserContextId=context)
 
 
+@contextmanager
+def chromium(folder: pathlib.Path) -> Generator[str]:
+    """A headless browser, its profile in `folder`: where its DevTools are spoken to. Names under `.test` lead here."""
+    profile = folder / "chromium"
+    words = [shutil.which("chromium") or "chromium", *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        try:
+            place = profile / "DevToolsActivePort"
+            found = wait_for(lambda: place.exists() and place.read_text().count("\n") and place.read_text().split())
+            assert found, "chromium did not start"
+            yield f"ws://127.0.0.1:{found[0]}{found[1]}"
+        finally:
+            child.kill()
+
+
 @asynccontextmanager
-async def browser(folder: pathlib.Path) -> AsyncGenerator[Chromium]:
-    """A headless browser with a profile in `folder`; names under `.test` are this machine."""
-    words = [shutil.which("chromium") or "chromium", *OPTIONS, f"--user-data-dir={folder / 'chromium'}", "about:blank"]
-    child = await trio.lowlevel.open_process(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    assert child.stderr is not None
-    try:
-        async with trio.open_nursery() as nursery:
-            address = await _address(child.stderr)
-            nursery.start_soon(_drain, child.stderr)
-            async with open_websocket_url(address, max_message_size=MOST) as socket:
-                wire = Wire(socket)
-                nursery.start_soon(wire.run)
-                yield Chromium(wire)
-                nursery.cancel_scope.cancel()
-    finally:
-        child.kill()
-        with trio.CancelScope(shield=True):
-            await child.wait()
-            await child.stderr.aclose()
-
-
-async def _address(errors: trio.abc.ReceiveStream) -> str:
-    """Where it listens, as it says on standard error."""
-    said = b""
-    with trio.fail_after(30):
-        while not (found := re.search(rb"DevTools listening on (ws://\S+)", said)):
-            more = await errors.receive_some()
-            if not more:
-                raise Wrong(f"chromium ended: {said.decode(errors='replace')}")
-            said += more
-    return found[1].decode()
-
-
-async def _drain(errors: trio.abc.ReceiveStream) -> None:
-    while await errors.receive_some():
-        pass
+async def browser(address: str) -> AsyncGenerator[Chromium]:
+    """A running one."""
+    async with open_websocket_url(address, max_message_size=MOST) as socket, trio.open_nursery() as nursery:
+        wire = Wire(socket)
+        nursery.start_soon(wire.run)
+        yield Chromium(wire)
+        nursery.cancel_scope.cancel()

@@ -74,10 +74,12 @@ def monitored(folder: pathlib.Path, extra: str = "") -> Generator[Monitored]:
     folder.mkdir(exist_ok=True)
     (folder / "token").write_text(TOKEN + "\n")
     (folder / "token").chmod(0o600)
-    ports = {name: free_port() for name in ("good", "bad", "later", "down")}
+    ports = {"down": free_port()}
     with ExitStack() as stack:
         for name, refuse in (("good", ""), ("bad", BAD), ("later", LATER)):
-            stack.callback(Sink(ports[name], refuse=refuse).close)
+            sink = Sink(0, refuse=refuse)
+            stack.callback(sink.close)
+            ports[name] = int(sink.server_address[1])
         gateway = stack.enter_context(running(folder, EXTRA.format(**ports) + extra + ELSE, kind=Monitored, user=""))
         gateway.hops = {name: f"smtp://127.0.0.1:{port}" for name, port in ports.items()}
         yield gateway

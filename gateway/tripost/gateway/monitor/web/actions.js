@@ -189,6 +189,7 @@ export function done(text, back, until = 0) {
 }
 
 export function told(text, level = "good") {
+  dispatchEvent(new Event("acted")); // whoever shows what may have changed looks again
   const place = document.getElementById("done");
   const note = el("li", { "data-level": level }, el("span", {}, text));
   note.append(button("✕", () => note.remove(), { class: "plain", "aria-label": "Dismiss" }));

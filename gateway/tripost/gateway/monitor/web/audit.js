@@ -22,6 +22,8 @@ export class Audit {
       this.suspended,
       section("What was done", "did", this.rows),
     );
+    this.again = () => this.load();
+    addEventListener("acted", this.again);
     this.load();
   }
 
@@ -51,7 +53,7 @@ export class Audit {
       .map(([name, value]) => `${name} ${value}`)
       .join(", ");
     const back = one.can_be_undone
-      ? button("Undo", () => undo(one.action).then(() => this.load()), {
+      ? button("Undo", () => undo(one.action), {
           class: "small act",
           "aria-label": `Undo action ${one.action}`,
         })
@@ -102,6 +104,7 @@ export class Audit {
 
   close() {
     this.closed = true;
+    removeEventListener("acted", this.again);
     clearTimeout(this.timer);
   }
 }

@@ -144,7 +144,13 @@ export class Destination {
       section("Site", "controllers", this.sites.node),
       section("Oldest messages", "messages", this.table.node),
     );
+    this.again = () => this.load();
+    addEventListener("acted", this.again);
     this.load();
+  }
+
+  close() {
+    removeEventListener("acted", this.again);
   }
 
   async load() {

@@ -41,6 +41,8 @@ export class Message {
       section("What was tried", "history", this.past),
       this.headPart,
     );
+    this.again = () => this.load();
+    addEventListener("acted", this.again);
     this.load();
   }
 
@@ -152,6 +154,7 @@ export class Message {
 
   close() {
     this.closed = true;
+    removeEventListener("acted", this.again);
     clearTimeout(this.timer);
   }
 }

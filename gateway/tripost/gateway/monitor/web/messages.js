@@ -73,6 +73,8 @@ export class Messages {
       section("In the queue", "messages", this.table.node),
       this.pastPart,
     );
+    this.again = () => Object.keys(this.given).length && this.search();
+    addEventListener("acted", this.again);
     if (Object.keys(conditions).length) this.search();
     else put(this.told, "Say what you look for; or leave it empty for what is queued.");
   }
@@ -196,6 +198,10 @@ export class Messages {
   }
 
   update() {}
+
+  close() {
+    removeEventListener("acted", this.again);
+  }
 }
 
 function pastRow(one) {
