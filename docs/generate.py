@@ -101,6 +101,8 @@ def _heading(at: str, many: bool) -> str:
 def _kind(one: dict[str, Any]) -> str:
     if "enum" in one:
         return " ".join(f"`{value}`" for value in one["enum"] if value)
+    if "anyOf" in one:
+        return " or ".join(f"`{each['const']}`" if "const" in each else _kind(each) for each in one["anyOf"])
     if one.get("format") == "path":
         return "path"
     if one["type"] == "array":

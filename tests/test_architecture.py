@@ -15,7 +15,7 @@ FACES = ("ingress", "egress", "monitor")
 IMPURE = frozenset({"trio", "os", "socket", "ssl", "time", "random", "trio_websocket", "subprocess", "threading"})
 PURE = {
     "queue/tripost/queue": "message errors records retry rows lanes schedule index entries ledger replay settling "
-    "actions pieces pausing values blocks notes finding tally framing",
+    "actions pieces pausing values blocks notes finding tally framing dropping board",
     "delivery/tripost/delivery": "routing rules smtp_protocol verdicts dsn demands targets client_auth settings "
     "pace window classify saslprep",
     "delivery/tripost/delivery/wire": "lines dots replies addresses parameters",
@@ -26,6 +26,7 @@ PURE = {
     "gateway/tripost/gateway/ingress": "smtp_protocol smtp_commands smtp_events smtp_states terms claims trace "
     "quotas memory claiming",
     "gateway/tripost/gateway/control": "frames",
+    "gateway/tripost/gateway/processes": "backoff words",
     "gateway/tripost/gateway/monitor": "api_table auth event_feed feed figures frames metric_table readings",
     "gateway/tripost/gateway/observe": "counting history_rows history_sql journal schema",
     "gateway/tripost/gateway/cli": "sendmail_arguments sendmail_message completion starter",

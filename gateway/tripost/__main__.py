@@ -8,6 +8,14 @@ def main() -> int:
         from tripost.delivery.processes.role import main as deliver
 
         return deliver(sys.argv[3:])
+    if sys.argv[1:3] == ["--role", "ingress"]:
+        from tripost.gateway.processes.ingress_role import main as take_in
+
+        return take_in(sys.argv[3])
+    if sys.argv[1:3] == ["--role", "manager"]:
+        from tripost.gateway.processes.manager_role import main as manage
+
+        return manage(sys.argv[3])
     from tripost.gateway.cli import main as command
 
     return command()

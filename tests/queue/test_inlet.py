@@ -125,8 +125,14 @@ async def test_the_manager_is_away_for_a_while(world: World, autojump_clock: obj
             )
         half = two.new_body()
         await half.write(LARGE)  # its file stands in the folder, and no record names it yet
-        async with queue_on(world.files, others=world.others) as queue:
+        seen: list[Event] = []
+        async with queue_on(world.files, seen=seen, others=world.others) as queue:
+            await taken_in(one)
+            await taken_in(two)
             assert await held(queue) == [f"away{n:02d}" for n in range(30)]
+            told = [event.id for event in seen if isinstance(event, Accepted)]
+            assert sorted(told) == [f"away{n:02d}" for n in range(30)]  # it is news to everybody
+            assert queue.statistics().recovered == 0
             await put(one, "after", "mx:a")
             await two.accept(letter("half", "mx:a", size=len(LARGE)), half)
             await taken_in(one)
@@ -135,6 +141,35 @@ async def test_the_manager_is_away_for_a_while(world: World, autojump_clock: obj
             assert len(await deliver(queue, "mx:a")) == 32
     async with queue_on(world.files) as queue:
         assert await held(queue) == []
+
+
+async def test_a_writer_dies_while_the_manager_is_away(world: World, autojump_clock: object) -> None:
+    async with AsyncExitStack() as stack:
+        inlet = await world.enter(stack)
+        async with queue_on(world.files, others=world.others) as queue:
+            await put(inlet, "before", "mx:a")
+            await taken_in(inlet)
+        await put(inlet, "large", "mx:a", content=LARGE)
+        await put(inlet, "small", "mx:a")
+        kill(inlet, world.board)
+        again = await world.enter(stack, run=88)
+        await put(again, "next", "mx:a", content=LARGE)
+        for _ in range(2):
+            async with queue_on(world.files, others=world.others) as queue:
+                await trio.sleep(2)
+                assert await held(queue) == ["before", "large", "next", "small"]
+        async with queue_on(world.files, others=world.others) as queue:
+            leases = await queue.claim("mx:a", 9)
+            contents = {}
+            for lease in leases:
+                reader = await queue.open_body(lease)
+                contents[lease.envelope.id] = await reader.read(1 << 20)
+                reader.close()
+                await queue.settle(lease, {0: Delivered("relayed", "250 ok", "h")})
+            assert contents["large"] == contents["next"] == LARGE
+    async with queue_on(world.files) as queue:
+        assert await held(queue) == []
+        assert world.files.names(BODIES) == []
 
 
 async def test_what_was_not_synced_is_not_read(world: World, autojump_clock: object) -> None:

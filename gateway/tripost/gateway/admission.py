@@ -60,7 +60,7 @@ class Admission:
         self.lag = Lag(lag)
         self._clients: Counter[str] = Counter()
         self._networks: Counter[str] = Counter()
-        self.open = 0
+        self.open: int = 0
         self.refused = 0
 
     def become(self, other: Admission) -> None:
@@ -80,12 +80,20 @@ class Admission:
         if why:
             self.refused += 1
             return why
+        self.admit(client)
+        return ""
+
+    def admit(self, client: str) -> None:
+        """Count one that is in, whatever the limits say."""
         self.open += 1
         if client:
             self._clients[account_key(client)] += 1
             if self._per_network:
                 self._networks[network_of(client)] += 1
-        return ""
+
+    async def ask(self, client: str, now: float, *, shed: bool = False) -> str:
+        """As `enter`; where several processes count together, others may have to be asked."""
+        return self.enter(client, now, shed=shed)
 
     def _against(self, client: str, now: float) -> str:
         if not client or is_in(client, self._exempt):

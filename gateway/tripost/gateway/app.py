@@ -32,7 +32,7 @@ from tripost.gateway.control.server import Upload, Verb
 from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.inherited import Inherited
-from tripost.gateway.lifecycle import Draining, Stop, leaves
+from tripost.gateway.lifecycle import Draining, StartError, Stop, leaves
 from tripost.gateway.listeners import Acceptor, ListenError
 from tripost.gateway.listening import Listening
 from tripost.gateway.local_mail import LocalMail
@@ -43,17 +43,20 @@ from tripost.gateway.observe.history import History
 from tripost.gateway.observe.log import EventLog
 from tripost.gateway.observe.observer import Observer
 from tripost.gateway.own import Own
+from tripost.gateway.processes.house import House
 from tripost.gateway.reloading import Live, Reloaded, ReloadError
 from tripost.gateway.reports import Reports
-from tripost.gateway.submit import Submit, open_to_all
+from tripost.gateway.submit import Submit
+from tripost.gateway.submit_client import open_to_all
 from tripost.gateway.tls import TlsError
 from tripost.gateway.wiring_control import make_control
 from tripost.gateway.wiring_delivery import delivery_settings
 from tripost.gateway.wiring_egress import Readers, allow, make_logins
 from tripost.gateway.wiring_ingress import ingress_context
 from tripost.gateway.wiring_listen import admission_of, closed, keep_fresh, make_services, take_descriptors
-from tripost.gateway.wiring_live import Faces, queue_settings, renew_connections, renew_delivery, renew_queue
+from tripost.gateway.wiring_live import Faces, renew_connections, renew_delivery, renew_queue
 from tripost.gateway.wiring_monitor import Monitor
+from tripost.gateway.wiring_queue import queue_settings
 from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
@@ -61,10 +64,6 @@ from tripost.queue.events import Reloaded as ReloadedEvent
 from tripost.queue.events import Reopened, Started, Stopped, Stopping, Trouble
 from tripost.queue.manager import Queue
 from tripost.queue.opening import open_queue
-
-
-class StartError(Exception):
-    """The gateway could not start; the text says what and why."""
 
 
 def make_router(config: Config) -> Router:
@@ -81,9 +80,12 @@ class Gateway:
         log: EventLog,
         read: Callable[[], Loaded] | None = None,
         inherited: Inherited | None = None,
+        house: House | None = None,
     ) -> None:
-        """`read` reads the file anew, for a reload; `inherited` are sockets that were opened for us."""
+        """`read` reads the file anew, for a reload; `inherited` are sockets that were opened for us; `house`: we are
+        the manager, and other processes take mail in."""
         self.config = config
+        self._house = house
         self.live = Live(config, read)
         self._inherited = inherited or Inherited({})
         self.phase = "starting"  # starting | serving | draining
@@ -109,6 +111,8 @@ class Gateway:
         try:
             async with trio.open_nursery() as observing:
                 observing.start_soon(self._observer.run)
+                if self._house is not None:
+                    observing.start_soon(self._house.beat)
                 clean = await self._run(clock, stop, task_status)
                 observing.cancel_scope.cancel()
         finally:
@@ -134,6 +138,8 @@ class Gateway:
     def hangup(self) -> None:
         """SIGHUP: the log's file may have been moved, and the configuration changed."""
         self.reopen()
+        if self._house is not None:
+            return  # the other processes would not know of it
         with suppress(ReloadError):
             self.reload()
 
@@ -155,6 +161,7 @@ class Gateway:
                 clock=clock,
                 bus=self.bus,
                 reporter=reporter,
+                others=self._house.others if self._house is not None else None,
             ) as queue:
                 reporter.new_id = queue.new_id
                 clean = await self._serve(queue, router, clock, stop, task_status)
@@ -182,15 +189,19 @@ class Gateway:
             policy = Policy(router, NullMx(names.null_mx, clock.now))
             monitor = Monitor(config, self._sources(queue, dispatcher, clock, control.verbs), self._event_file)
             smtp = ingress_context(config, queue, policy, self.bus, clock, self._draining, self._patience, logins)
-            faces = Faces(smtp, {**readers.handlers, "monitor": monitor.serve})
+            here = self._house is None
+            faces = Faces(smtp, {**readers.handlers, "monitor": monitor.serve}, mail_in=here)
             submit = Submit(config, smtp, control.verbs["queue.list"])
             listening = Listening(make_services(config, faces.handlers), [submit.service()], self.addresses)
             self.live.parts += [partial(renew_delivery, dispatcher), partial(allow, logins), readers.prepare]
             self.live.parts.append(partial(renew_connections, self._admission, submit, faces, listening))
             control.bind()
             try:
-                listening.bind(self._inherited)
-                open_to_all(self.config)
+                if self._house is not None:
+                    self._house.adopt(listening, self._inherited)
+                else:
+                    listening.bind(self._inherited)
+                    open_to_all(self.config)
             except BaseException:
                 control.close()
                 raise
@@ -199,19 +210,24 @@ class Gateway:
         async with trio.open_nursery() as outer:
             outer.start_soon(_cancel_on_hard, stop, outer.cancel_scope)
             outer.start_soon(self._patience.run)
-            outer.start_soon(keep_fresh, lambda: listening.services[0].terms.certificates, self.bus, clock)
+            outer.start_soon(keep_fresh, listening.certificates, self.bus, clock)
             async with trio.open_nursery() as work:
                 outer.start_soon(control.run)
                 outer.start_soon(monitor.run)
                 await work.start(dispatcher.run)
                 outer.start_soon(self._mail.keep_up, queue, clock)
                 outer.start_soon(readers.run)
+                if self._house is not None:
+                    full, guard = self._mail.mailboxes.full, logins.guard
+                    outer.start_soon(self._house.run, self.bus, clock, self._admission, smtp.quotas, guard, full)
                 acceptor = Acceptor(work, self.bus, clock, self._admission, partial(closed, queue), self._open)
                 await listening.run(acceptor, partial(self._started, clock, task_status), stop.wait)
                 self.phase = "draining"
                 self.bus.emit(Stopping(time=clock.now(), reason=stop.reason))
                 self._draining.begin()
                 dispatcher.stop()
+                if self._house is not None:
+                    work.start_soon(self._house.quiet)
                 work.cancel_scope.deadline = trio.current_time() + self.live.config.lifecycle.drain
             cut = work.cancel_scope.cancelled_caught
             outer.cancel_scope.cancel()
@@ -238,9 +254,14 @@ class Gateway:
             dispatcher=dispatcher,
             draining=self._draining,
             observer=self._observer,
-            connections=lambda: self._open,
+            connections=self._connections,
             verbs=verbs,
+            processes=self._house.trouble if self._house is not None else lambda: "",
         )
+
+    def _connections(self) -> Mapping[str, int]:
+        others = self._house.ingress if self._house is not None else None
+        return self._open + others.open if others is not None else self._open
 
     def _dispatcher(self, queue: Queue, names: Resolver, clock: Clock) -> Dispatcher:
         config = self.config

@@ -19,6 +19,8 @@ state | `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/tripost` | holds `spool/`, `ma
 user | none | started as root, without systemd: who to be once the `[[listen]]` addresses are bound. Keys and accounts
     must be readable for that user
 group | the user's own | likewise
+processes | | `n`, or `"auto"` (half of the cores): so many processes take mail in, and so many deliver it, around one
+    that owns the queue; 1: one process for all ([processes](processes.md))
 include | | files to read after this one, as `["conf.d/*.toml"]`, by name: single values and lists override, tables
     merge, arrays of tables (`[[listen]]`) append. Only the main file includes
 [listen]
@@ -109,6 +111,8 @@ segment_size | | when a new segment of the log is begun; at least `64KiB`
 inline | | larger contents have their own file; at most `1MiB`
 min_free | | with less room on the disk, mail gets 452 4.3.1
 min_free_inodes | | likewise for inodes
+unannounced | | with several [processes](processes.md): octets that one of them may have taken in and the queue's owner
+    not; beyond it, new mail gets 452 4.3.1
 messages | 0 (none) | as many queued messages, and new mail gets 452 4.3.1
 bytes | `0` (none) | likewise for the octets of all queued messages together
 [delivery]

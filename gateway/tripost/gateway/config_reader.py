@@ -80,6 +80,8 @@ class Reader:
     def value(self, hint: Any, value: object, path: Path) -> Any:
         marks = getattr(hint, "__metadata__", ())
         if marks:
+            if marks[0] == "processes":
+                return self._processes(value, path)
             return self._path(value, path) if marks[0] == "path" else self._unit(marks[0], value, path)
         origin = get_origin(hint)
         if origin is UnionType or origin is Union:  # X | None: what is absent is None
@@ -123,6 +125,13 @@ class Reader:
         also = f'; did you mean "{close[0]}"?' if close else ""
         self.error(path, f"must be one of {', '.join(one for one in choices if one)}, not {shown(value)}{also}")
         return choices[0]
+
+    def _processes(self, value: object, path: Path) -> int:
+        try:
+            return units.processes(cast("str | int", value))
+        except ValueError as wrong:
+            self.error(path, f"{wrong}, not {shown(value)}")
+            return 1
 
     def _unit(self, unit: str, value: object, path: Path) -> Any:
         parse, example = UNITS[unit]

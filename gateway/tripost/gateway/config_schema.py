@@ -62,6 +62,8 @@ def _value(hint: Any, key: str) -> dict[str, Any]:
     if marks:
         if marks[0] == "path":
             return {"type": "string", "format": "path"}
+        if marks[0] == "processes":
+            return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 64}, {"const": "auto"}]}
         pattern = _PATTERNS[marks[0]]
         return {"type": "string", "pattern": pattern, "examples": [UNITS[marks[0]][1].strip('"')]}
     origin = get_origin(hint)
@@ -81,4 +83,6 @@ def _value(hint: Any, key: str) -> dict[str, Any]:
 def _written(hint: Any, value: Any) -> Any:
     """A default as it would stand in a file."""
     marks = getattr(hint, "__metadata__", ())
+    if marks and marks[0] == "processes":
+        return value or "auto"
     return text(hint, value).strip('"') if marks else value

@@ -17,7 +17,7 @@ from tripost.gateway import units
 from tripost.gateway.config_positions import Path
 from tripost.gateway.config_reader import table_of
 from tripost.gateway.config_sources import Sources, dotted
-from tripost.gateway.settings import Config
+from tripost.gateway.settings import AUTO, Config
 
 _TEXTS: dict[str, Callable[[Any], str]] = {
     "duration": units.duration_text,
@@ -60,6 +60,8 @@ def _walk(hint: Any, value: Any, path: Path) -> Iterator[tuple[Path, str]]:
 def text(hint: Any, value: Any) -> str:
     """One value as TOML."""
     marks = getattr(hint, "__metadata__", ())
+    if marks and marks[0] == "processes":
+        return str(value) if value != AUTO else _quoted("auto")
     if marks:
         return _quoted(_TEXTS[marks[0]](value))
     origin = get_origin(hint)

@@ -16,6 +16,7 @@ Why      A success does not clear the client's count: one known password must no
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from tripost.gateway.peer import account_key
 from tripost.gateway.windows import MOST, Rate, Windows
@@ -32,6 +33,7 @@ class Guard:
         self._windows = Windows(failures)
         self._banned: OrderedDict[str, float] = OrderedDict()
         self.bans = 0
+        self.told: Callable[[str, str, bool], None] | None = None  # client, account, failed: for other processes
 
     def limit(self, failures: Rate, ban: float) -> None:
         """From now on; bans that run end when they were to end."""
@@ -51,6 +53,12 @@ class Guard:
 
     def failed(self, client: str, account: str, now: float) -> float:
         """The delay that this failure costs."""
+        if self.told is not None:
+            self.told(client, account, True)
+        return self.note_failed(client, account, now)
+
+    def note_failed(self, client: str, account: str, now: float) -> float:
+        """As `failed`, when another process has seen it."""
         limit = self._windows.rate.count
         worst = 0.0
         for key in _keys(client, account):
@@ -66,6 +74,11 @@ class Guard:
         return min(LONGEST, delay)
 
     def succeeded(self, client: str, account: str) -> None:
+        if self.told is not None:
+            self.told(client, account, False)
+        self.note_succeeded(account)
+
+    def note_succeeded(self, account: str) -> None:
         if account:
             self._windows.forget(f"a{account.lower()}")
 

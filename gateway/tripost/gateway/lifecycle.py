@@ -16,6 +16,10 @@ from typing import cast
 import trio
 
 
+class StartError(Exception):
+    """The gateway could not start; the text says what and why."""
+
+
 class Stop:
     """Tells everybody that cares that the gateway is to stop, and why."""
 
@@ -30,6 +34,10 @@ class Stop:
             self._hard.set()
         self.reason = self.reason or reason
         self._soft.set()
+
+    @property
+    def asked(self) -> bool:
+        return self._soft.is_set()
 
     async def wait(self) -> None:
         await self._soft.wait()

@@ -160,7 +160,7 @@ class Acceptor:
             stream.close()
 
     async def _admit(self, service: Service, stream: FastStream, peer: Peer) -> None:
-        why = self._closed(service.name) or self._admission.enter(
+        why = self._closed(service.name) or await self._admission.ask(
             peer.client, self._clock.now(), shed=service.name in SHED
         )
         if why:

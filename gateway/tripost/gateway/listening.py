@@ -12,6 +12,7 @@ import trio
 
 from tripost.gateway.inherited import Inherited
 from tripost.gateway.listeners import Acceptor, ListenError, Service, bind, close
+from tripost.gateway.tls import Certificates
 
 
 class Listening:
@@ -20,7 +21,7 @@ class Listening:
 
     def __init__(self, services: list[Service], own: list[Service], addresses: dict[str, list[str]]) -> None:
         self.services = services
-        self._own = own
+        self.own = own
         self._addresses = addresses
         self._scopes: dict[Service, trio.CancelScope] = {}
         self._accepting: trio.Nursery | None = None
@@ -35,17 +36,25 @@ class Listening:
         if inherited.rest:
             left = ", ".join(inherited.rest)
             raise ListenError(f"handed over by LISTEN_FDS, but no [[listen]] has this address: {left}")
-        bind([*self.services, *self._own])
+        bind([*self.services, *self.own])
         self._tell()
 
+    def told(self, addresses: dict[str, list[str]]) -> None:
+        """Others listen too, for the same gateway: all of its addresses."""
+        self._addresses.update(addresses)
+
+    def certificates(self) -> Certificates | None:
+        """Those of `[tls]`, which all services have in common."""
+        return self.services[0].terms.certificates if self.services else None
+
     def close(self) -> None:
-        close([*self.services, *self._own])
+        close([*self.services, *self.own])
 
     async def run(self, acceptor: Acceptor, started: Callable[[], None], stop: Callable[[], Awaitable[None]]) -> None:
         """Accept until `stop` returns; then nobody is listened to."""
         self._acceptor = acceptor
         async with trio.open_nursery() as self._accepting:
-            for service in [*self.services, *self._own]:
+            for service in [*self.services, *self.own]:
                 self._start(service)
             started()
             await stop()
@@ -82,7 +91,7 @@ class Listening:
 
     def _tell(self) -> None:
         self._addresses.clear()
-        for service in [*self.services, *self._own]:
+        for service in [*self.services, *self.own]:
             self._addresses.setdefault(service.name, []).append(service.bound)
 
     def _start(self, service: Service) -> None:

@@ -45,7 +45,7 @@ class Mailboxes:
             aliases={name.lower(): targets for name, targets in self._local.aliases.items()},
             catch_all={domain.lower(): to for domain, to in self._local.catch_all.items()},
             keeps=lambda account, detail: bool(self._extension(account, detail)),
-            full=self._full,
+            full=self.full,
         )
 
     def become(self, other: Mailboxes) -> None:
@@ -90,7 +90,7 @@ class Mailboxes:
         box = os.path.join(self.folder, folder_name(account))
         return next((one for one in folder_names(detail) if os.path.isdir(os.path.join(box, one))), "")
 
-    def _full(self, account: str) -> Refusal | None:
+    def full(self, account: str) -> Refusal | None:
         """For RCPT: a mailbox that is known to be full. What is not known is found out at delivery."""
         policy = self.policy(account)
         if not policy.limited or self.usage is None:

@@ -16,7 +16,11 @@ Duration = Annotated[float, "duration"]
 Size = Annotated[int, "size"]
 RateText = Annotated[Rate, "rate"]
 ByteRate = Annotated[int, "octets a second"]
+Processes = Annotated[int, "processes"]
 Path = Annotated[str, "path"]  # counts from the file in which it is written
+
+
+AUTO = 0  # of processes
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +134,7 @@ class Spool(msgspec.Struct, frozen=True, kw_only=True):
     min_free_inodes: int = 10_000
     messages: int = 0  # no limit
     bytes: Size = 0  # no limit
+    unannounced: Size = 256 << 20
 
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,6 +225,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     state: Path = ""
     user: str = ""  # dropped to after binding as root
     group: str = ""  # the user's own
+    processes: Processes = 1  # of ingress, and as many of delivery; AUTO: by the machine's cores
     include: list[str] = []  # patterns of files, read after this one
     listen: list[Listen] = []
     tls: TlsTable = TlsTable()

@@ -12,7 +12,6 @@ Bounds   PER_USER connections of one user are served, WAITING more wait for TURN
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from contextlib import aclosing
 
@@ -20,7 +19,6 @@ import trio
 
 from tripost.delivery.fast_stream import FastStream
 from tripost.delivery.wire.addresses import AddressError, parse_address
-from tripost.gateway import sockets
 from tripost.gateway.control.frames import REQUEST_LIMIT, Answer, Error, Reader, Request, Row, frame
 from tripost.gateway.control.server import PATIENCE, Refused, Upload, Verb, credentials, may_steer, read_request
 from tripost.gateway.ingress.context import IngressContext, Who
@@ -28,10 +26,8 @@ from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.gateway.listeners import Service
 from tripost.gateway.peer import Peer
 from tripost.gateway.settings import Config
-from tripost.gateway.submit_client import SOCKET, origin_of
+from tripost.gateway.submit_client import NAME, origin_of, submit_socket
 
-NAME = "submit"
-MODE = 0o666
 PER_USER = 20
 WAITING = 200
 TURN = 60.0
@@ -50,7 +46,7 @@ class Submit:
         self._turns: dict[int, trio.CapacityLimiter] = {}  # of those who are there
 
     def service(self) -> Service:
-        return Service(NAME, f"{sockets.UNIX}{os.path.join(self.config.state, SOCKET)}", self._serve, busy)
+        return Service(NAME, submit_socket(self.config), self._serve, busy)
 
     async def _serve(self, stream: trio.abc.Stream, peer: Peer) -> None:
         assert isinstance(stream, FastStream)
@@ -115,8 +111,3 @@ async def _tell(stream: FastStream, answer: Answer) -> None:
 
 def busy(why: str) -> bytes:
     return frame(Error(why, 3))
-
-
-def open_to_all(config: Config) -> None:
-    """Once it is bound. Raises OSError."""
-    os.chmod(os.path.join(config.state, SOCKET), MODE)

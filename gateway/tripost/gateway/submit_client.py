@@ -31,9 +31,11 @@ from tripost.gateway.control.frames import (
     frame,
 )
 from tripost.gateway.settings import Config
-from tripost.gateway.sockets import split_address
+from tripost.gateway.sockets import UNIX, split_address
 
+NAME = "submit"
 SOCKET = "submit.sock"
+MODE = 0o666
 PATIENCE = 330.0  # seconds for a reply: longer than the gateway has for a client (RFC 5321 §4.5.3.2.6 has ten minutes)
 READ = 1 << 16
 
@@ -43,6 +45,16 @@ class Caller(msgspec.Struct, frozen=True):
 
     account: str
     origin: str
+
+
+def submit_socket(config: Config) -> str:
+    """Its address."""
+    return f"{UNIX}{os.path.join(config.state, SOCKET)}"
+
+
+def open_to_all(config: Config) -> None:
+    """Once it is bound. Raises OSError."""
+    os.chmod(os.path.join(config.state, SOCKET), MODE)
 
 
 class Line:

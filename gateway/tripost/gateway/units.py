@@ -52,6 +52,15 @@ def rate(text: str) -> Rate:
     return Rate(int(match[1]), int(match[2] or 1) * _DURATIONS[match[3]])
 
 
+def processes(value: str | int) -> int:
+    """0 for "auto". Raises ValueError."""
+    if value == "auto":
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 64:
+        raise ValueError('must be "auto" or a number from 1 to 64')
+    return value
+
+
 # --- as they are written ---
 
 

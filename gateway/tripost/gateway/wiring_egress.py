@@ -36,9 +36,13 @@ from tripost.queue.clock import Clock
 
 def make_logins(config: Config, accounts: Accounts, bus: Bus, clock: Clock) -> Logins:
     accounts.list()
+    return logins_of(config, accounts, Guard(config.limits.auth_failures, config.limits.auth_ban), bus, clock)
+
+
+def logins_of(config: Config, accounts: Accounts, guard: Guard, bus: Bus, clock: Clock) -> Logins:
     return Logins(
         accounts,
-        Guard(config.limits.auth_failures, config.limits.auth_ban),
+        guard,
         bus,
         clock,
         mechanisms=tuple(config.auth.mechanisms),

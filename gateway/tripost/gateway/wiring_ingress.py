@@ -29,14 +29,17 @@ def ingress_context(
     draining: Draining,
     patience: Patience,
     logins: Logins,
+    quotas: Quotas | None = None,
+    share: int = 1,
 ) -> IngressContext:
+    """`share`: so many processes have the memory of `[limits]` together."""
     limits = config.limits
     return IngressContext(
         hostname=config.hostname,
         queue=queue,
         policy=policy,
-        quotas=Quotas(limits.client_messages, limits.account_messages, limits.account_recipients),
-        memory=MemoryPool(limits.memory),
+        quotas=quotas if quotas is not None else quotas_of(config),
+        memory=MemoryPool(limits.memory // share),
         bus=bus,
         clock=clock,
         logins=logins,
@@ -44,6 +47,11 @@ def ingress_context(
         patience=patience,
         **_terms(config),
     )
+
+
+def quotas_of(config: Config) -> Quotas:
+    limits = config.limits
+    return Quotas(limits.client_messages, limits.account_messages, limits.account_recipients)
 
 
 def renewed(context: IngressContext, config: Config) -> IngressContext:

@@ -24,6 +24,7 @@ from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolUnsure
 from tripost.queue.events import Trouble
+from tripost.queue.inlet import Inlet
 from tripost.queue.manager import Queue
 
 MAIL_IN = frozenset({"smtp", "submission", "lmtp"})
@@ -59,18 +60,23 @@ def terms_of(config: Config, one: Listen, certificates: Certificates | None) -> 
 
 
 def make_services(config: Config, handlers: Mapping[str, Handler]) -> list[Service]:
-    """One for each [[listen]]; `handlers` has one for each kind of service. Raises TlsError."""
+    """One for each [[listen]] whose kind of service has a handler. Raises TlsError."""
     certificates = certificates_of(config)
     return [
-        Service(
-            one.service,
-            one.address,
-            handlers[one.service],
-            partial(busy, one.service, config.hostname),
-            terms_of(config, one, certificates),
-        )
+        service_of(config, one, handlers[one.service], certificates)
         for one in config.listen
+        if one.service in handlers
     ]
+
+
+def service_of(config: Config, one: Listen, handler: Handler, certificates: Certificates | None) -> Service:
+    return Service(
+        one.service,
+        one.address,
+        handler,
+        partial(busy, one.service, config.hostname),
+        terms_of(config, one, certificates),
+    )
 
 
 def busy(service: str, hostname: str, why: str) -> bytes:
@@ -96,7 +102,7 @@ def admission_of(config: Config) -> Admission:
     )
 
 
-def closed(queue: Queue, service: str) -> str:
+def closed(queue: Queue | Inlet, service: str) -> str:
     """Why a service takes nobody: mail is not taken while the spool can store nothing; what is there can be read."""
     return SpoolUnsure.text if service in MAIL_IN and not queue.accepting else ""
 

@@ -1,6 +1,6 @@
 """what a reload changes in parts that run: see `tripost.gateway.reloading`
 
-API      `queue_settings(config)`, `Faces` (the handlers of connections), and for a reload `renew_queue`,
+API      `Faces` (the handlers of connections), and for a reload `renew_queue`,
          `renew_delivery`, `renew_connections`: each gives back what puts it in place.
 """
 
@@ -22,16 +22,19 @@ from tripost.gateway.submit import Submit
 from tripost.gateway.wiring_delivery import delivery_settings
 from tripost.gateway.wiring_ingress import SMTP, renewed
 from tripost.gateway.wiring_listen import admission_of, make_services
-from tripost.queue.retry import Schedule
+from tripost.gateway.wiring_queue import queue_settings
 from tripost.queue.values import QueueSettings
 
 
 class Faces:
     """Kind of service → what serves a connection. `smtp` is what new sessions get."""
 
-    def __init__(self, smtp: IngressContext, others: Mapping[str, Handler]) -> None:
+    def __init__(self, smtp: IngressContext, others: Mapping[str, Handler], *, mail_in: bool = True) -> None:
+        """`mail_in`: mail comes in here, and not in other processes."""
         self.smtp = smtp
-        self.handlers: dict[str, Handler] = {**dict.fromkeys(SMTP, self._on_smtp), **others}
+        self.handlers: dict[str, Handler] = {**others}
+        if mail_in:
+            self.handlers |= dict.fromkeys(SMTP, self._on_smtp)
 
     async def _on_smtp(self, stream: trio.abc.Stream, peer: Peer) -> None:
         await serve_smtp(stream, peer=peer, context=self.smtp)
@@ -66,26 +69,3 @@ def renew_queue(settings: QueueSettings, config: Config) -> Callable[[], None]:
             setattr(settings, name, getattr(wanted, name))
 
     return commit
-
-
-def queue_settings(config: Config) -> QueueSettings:
-    retry = config.retry
-    return QueueSettings(
-        retry=Schedule(
-            first=retry.first,
-            factor=retry.factor,
-            longest=retry.longest,
-            jitter=retry.jitter,
-            schedule=tuple(retry.schedule),
-        ),
-        expire=retry.expire,
-        warn=retry.warn,
-        ret="FULL" if config.dsn.original == "full" else "HDRS",
-        most_original=config.dsn.max_original,
-        inline=config.spool.inline,
-        segment_size=config.spool.segment_size,
-        min_free=config.spool.min_free,
-        min_free_inodes=config.spool.min_free_inodes,
-        most_messages=config.spool.messages,
-        most_octets=config.spool.bytes,
-    )

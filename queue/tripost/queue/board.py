@@ -18,8 +18,8 @@ from tripost.queue.rows import OFFSET_BITS
 
 HEAD = 8  # numbers
 ROW = 8
-MESSAGES, OCTETS = 0, 1  # of the head
-RUN, PLACE, TAKEN, TURN = 0, 1, 2, 3  # of a row
+MESSAGES, OCTETS, BEATS, OPEN, READY = 0, 1, 2, 3, 4  # of the head
+RUN, PLACE, TAKEN, TURN, ROW_BEATS, ROW_OPEN = 0, 1, 2, 3, 4, 5  # of a row
 CLOSED = 1  # lowest bit of PLACE: nothing more comes in that segment
 
 
@@ -36,7 +36,8 @@ class Board:
         """A process is to begin, or (0) it is dead."""
         at = _row(writer)
         if run:
-            self._cells[at + PLACE] = self._cells[at + TAKEN] = self._cells[at + TURN] = 0
+            self._cells[at + PLACE] = self._cells[at + TURN] = 0
+        self._cells[at + ROW_OPEN] = 0
         self._cells[at + RUN] = run
 
     def run(self, writer: int) -> int:
@@ -64,10 +65,38 @@ class Board:
         """The segment in which the writer writes, 0 for none yet."""
         return self._cells[_row(writer) + PLACE] >> OFFSET_BITS
 
+    # --- of whoever `writer` is, 0 the manager ---
+
+    def beat(self, writer: int) -> None:
+        """It lives, and its loop turns."""
+        self._cells[_row(writer) + ROW_BEATS if writer else BEATS] += 1
+
+    def beats(self, writer: int) -> int:
+        return self._cells[_row(writer) + ROW_BEATS if writer else BEATS]
+
+    def count(self, writer: int, connections: int) -> None:
+        """So many are open there."""
+        self._cells[_row(writer) + ROW_OPEN if writer else OPEN] = connections
+
+    def elsewhere(self, writer: int) -> int:
+        """Connections that are open in other processes."""
+        cells = self._cells
+        found = sum(cells[_row(one) + ROW_OPEN] for one in self.writers if one != writer)
+        return found + (cells[OPEN] if writer else 0)
+
     # --- the manager's ---
 
+    def serve(self, ready: bool) -> None:
+        """It takes mail; or (the supervisor says so) there is none that does."""
+        self._cells[READY] = ready
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._cells[READY])
+
     def take(self, writer: int, place: int) -> None:
-        """The manager has entered all that stands before `place`."""
+        """The manager enters all that stands before `place`. Said before anything of it can be settled, so that the
+        next manager, which lets what comes behind it be taken in as new, takes in nothing twice."""
         self._cells[_row(writer) + TAKEN] = place
 
     def taken(self, writer: int) -> int:

@@ -83,6 +83,9 @@ class RealHandle:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
+    def fileno(self) -> int:
+        return self._fd
+
     def write_at(self, offset: int, data: bytes) -> None:
         view = memoryview(data)
         while view:

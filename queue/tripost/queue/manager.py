@@ -264,7 +264,6 @@ class Queue:
     def _settled(self, lease: Lease, decision: Decision, settlement: Settlement, at: int) -> None:
         now, report = self._clock.now(), settlement.report
         self._leased -= len(lease.recipients)
-        segment = segment_of(settlement.place)
         decision.gone = self._ledger.settle(lease.row, at, len(settlement.done), settlement.later, now)
         report_id = ""
         if report is not None:
@@ -272,7 +271,7 @@ class Queue:
             self._ledger.enter(at | IN_SETTLEMENT, report, now)
             tell_accepted(self._bus, self._counts, report.envelope, now)
         tell_settled(self._bus, self._counts, lease.envelope, lease.attempt, decision, report_id, now)
-        if decision.gone and self._store.empty(self._log.number, segment):
+        if decision.gone and self._store.empty(self._log.number, segment_of(settlement.place)):
             self.emptied.set()
         self.ring()
 

@@ -7,7 +7,6 @@ import random as stdlib_random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import NamedTuple
 
 import trio
 
@@ -29,11 +28,14 @@ from tripost.queue.values import QueueSettings, Reporter
 LAST_WORDS = 5.0  # seconds for what is being written at the end; a disk may never take it
 
 
-class Others(NamedTuple):
-    """Ingress processes that write into the same spool; `wait` until one of them has."""
+class Others:
+    """Ingress processes that write into the same spool; `wait` until one of them has. `growing()`: more of theirs may
+    have to be taken in."""
 
-    board: Board
-    wait: Callable[[], Awaitable[None]]
+    def __init__(self, board: Board, wait: Callable[[], Awaitable[None]]) -> None:
+        self.board = board
+        self.wait = wait
+        self.growing: Callable[[], bool] = lambda: False
 
 
 @asynccontextmanager
@@ -73,6 +75,7 @@ async def open_queue(
         if others is not None:
             tail = _tail(disk, folder, others.board, recovered, log, queue, trouble, hop)
             house.ask_turn = tail.ask_turn
+            others.growing = lambda: bool(ledger.growing)
             tasks.append(partial(tail.run, others.wait))
         try:
             await store.clean_up(recovered)

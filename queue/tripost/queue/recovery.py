@@ -5,9 +5,10 @@ a sealed one its index, of any other every record. A torn tail is what a crash
 leaves of something nobody was promised; a damaged record with good ones behind it
 is reported, and everything after it is still found.
 
-Of a segment that a living ingress process writes, what the board calls durable is
-read; the rest is for tripost.queue.tail. One whose writer is dead is synced first:
-what was promised is durable, and what was not is so from then on.
+Of a segment that an ingress process writes, what the manager before us had taken in
+is read; the rest is new, and for tripost.queue.tail. Where nobody writes any more, a
+segment without an index is synced first: what was promised is durable, and what was
+not is so from then on.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Following(msgspec.Struct, eq=False):
 class Recovered:
     """`files`: body files that messages name; `whole`: full segments that lack only their index; `following`: those
     that others write; `bodies`: files that were there before anything was read; `writing`: runs of ingress processes
-    that lived after that."""
+    that lived after that, or have written what is not taken in yet."""
 
     def __init__(self) -> None:
         self.ledger = Ledger()
@@ -142,6 +143,7 @@ class _Recovery:
             ledger.live = {number: ledger.live.get(number, 0) for number in found.segments}
             ledger.others = {number: stamps[number].writer for number in found.segments if stamps[number].writer}
             ledger.growing = {one.number for one in found.following}
+            found.writing |= {one.stamp.run for one in found.following}
         finally:
             for one in self._open.values():
                 one.handle.close()
@@ -189,12 +191,16 @@ class _Recovery:
             self._replay.ledger.indexes.pop(segment.number, None)
 
     def _grows(self, segment: Segment) -> int | None:
-        """Up to where the segment of a living ingress process is durable; None for one to which nobody writes."""
+        """Up to where the manager before us has taken in the segment of an ingress process: what comes behind it is
+        new. None for a segment that was taken in whole, or is older than the board."""
         board, stamp = self._board, segment.stamp
-        if board is None or not stamp.writer or board.run(stamp.writer) != stamp.run:
+        if board is None or stamp.writer not in board.writers:
             return None
-        end, closed = board.durable(stamp.writer, segment.number)
-        return None if closed else max(end, records.SEGMENT_HEADER)
+        taken = board.taken(stamp.writer)
+        if segment_of(taken) == segment.number:
+            return offset_of(taken)
+        fresh = segment_of(taken) < segment.number if taken else board.run(stamp.writer) == stamp.run
+        return records.SEGMENT_HEADER if fresh else None
 
     def _scan(self, segment: Segment, key: bytes, void: int | None, size: int) -> tuple[int, bool]:
         """Where the records end, and whether there was anything else."""

@@ -127,8 +127,6 @@ class Tail:
             self._finish(one, one.handle)
         elif end > one.at:
             await self._read(one, one.handle, end, final=False)
-        if not dead:
-            self._board.take(writer, place_of(one.number, one.at))
 
     async def _read(self, one: Following, handle: Handle, end: int, *, final: bool) -> None:
         """What stands before `end`; `final`: or a torn tail does. Raises OSError."""
@@ -138,7 +136,7 @@ class Tail:
             data = handle.read_now(one.at, size)
             if data is None:
                 data = await self._run_sync(partial(handle.read_at, one.at, size))
-            if self._take(one, data):
+            if self._records(one, data):
                 size = PIECE
                 await trio.lowlevel.checkpoint()
             elif size < min(records.length_at(data), end - one.at):
@@ -147,7 +145,7 @@ class Tail:
                 await self._skip(one, handle, end, final=final)
                 return
 
-    def _take(self, one: Following, data: bytes) -> bool:
+    def _records(self, one: Following, data: bytes) -> bool:
         """The records that follow each other from where the reading stands; False when there is none."""
         base, at, key = one.at, 0, one.key
         found: list[tuple[int, Acceptance]] = []
@@ -156,9 +154,15 @@ class Tail:
             at += records.octets(good.payload)
         one.at = base + at
         self.octets += at
+        if at:
+            self._take_in(one, found)
+        return at > 0
+
+    def _take_in(self, one: Following, found: list[tuple[int, Acceptance]]) -> None:
+        """In one go: what is entered is said to be, before anybody can claim it."""
+        self._board.take(one.stamp.writer, place_of(one.number, one.at))
         if found:
             self._enter(found)
-        return at > 0
 
     def _keep(self, one: Following, good: records.Good, found: list[tuple[int, Acceptance]]) -> None:
         if good.kind in (VOID, INDEX):
@@ -185,7 +189,7 @@ class Tail:
                 self._trouble("ingress log", f"{name}: octets {each.start} to {each.end} are damaged and were left out")
         if not final:
             one.at = end
-        self._enter(found)
+        self._take_in(one, found)
 
     def _finish(self, one: Following, handle: Handle) -> None:
         """The segment is the manager's own from now on."""

@@ -6,17 +6,20 @@ import gc
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
-from tripost.gateway.app import Gateway, StartError
 from tripost.gateway.config import Config, Loaded
 from tripost.gateway.inherited import Inherited
-from tripost.gateway.lifecycle import Stop, leaves, watch_signals
+from tripost.gateway.lifecycle import StartError, Stop, leaves, watch_signals
 from tripost.gateway.notify import Notifier
-from tripost.gateway.observe.log import EventLog
 from tripost.gateway.privileges import PrivilegeError, give_up
 from tripost.gateway.sockets import ListenError
+
+if TYPE_CHECKING:
+    from tripost.gateway.app import Gateway
+    from tripost.gateway.processes.house import House
 
 
 def run(config: Config, read: Callable[[], Loaded]) -> int:
@@ -27,13 +30,31 @@ def run(config: Config, read: Callable[[], Loaded]) -> int:
     except (ListenError, PrivilegeError, OSError) as wrong:
         print(f"tripost: {wrong}", file=sys.stderr)
         return 2
+    if config.processes != 1:
+        from tripost.gateway.processes import supervisor
+
+        return supervisor.run(config, inherited, notifier)
+    return run_here(config, read, inherited, notifier)
+
+
+def run_here(
+    config: Config,
+    read: Callable[[], Loaded] | None,
+    inherited: Inherited,
+    notifier: Notifier,
+    house: House | None = None,
+) -> int:
+    """In this process; `house`: what the manager has of others."""
+    from tripost.gateway.app import Gateway
+    from tripost.gateway.observe.log import EventLog
+
     log = EventLog(config.events.file, config.events.format)
     try:
         log.open()
     except OSError as wrong:
         print(f"tripost: [events] {config.events.file or 'journal'}: {wrong.strerror}", file=sys.stderr)
         return 2
-    gateway = Gateway(config, log, read, inherited)
+    gateway = Gateway(config, log, read, inherited, house)
     code = 2
     try:
         code = 0 if trio.run(partial(_serve, gateway, notifier)) else 1

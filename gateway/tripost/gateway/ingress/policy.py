@@ -19,6 +19,7 @@ Source   RFC 5321 §4.5.1 (postmaster); RFC 6409 §6.1 (submission rights); RFC 
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 
 import msgspec
@@ -50,6 +51,7 @@ class Policy:
     def __init__(self, router: Router, null_mx: NullMx | None = None) -> None:
         self._router = router
         self._null_mx = null_mx  # does a domain take no mail?
+        self.full: Callable[[str], Awaitable[Refusal | None]] | None = None  # a local address, where others know it
 
     async def connect(self, client: Client) -> Reply | None:
         return None
@@ -94,6 +96,10 @@ class Policy:
             return reply(decision.code, decision.enhanced, decision.text)
         if decision.next_hop.startswith("mx:") and await _takes_none(self._null_mx, decision.address):
             return reply(556, "5.1.10", "that domain takes no mail (null MX)")
+        if self.full is not None and decision.next_hop == "local" and len(decision.all) == 1:
+            full = await self.full(decision.address)
+            if full is not None:
+                return reply(full.code, full.enhanced, full.text)
         if decision.address == by != rcpt.address:  # routed by A-labels, kept as it came
             return msgspec.structs.replace(decision, address=rcpt.address)
         return decision

@@ -17,8 +17,12 @@ from tripost.gateway.windows import NO_LIMIT, Rate, Windows
 _UNITS = ((86_400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "second"))
 
 
+CLIENT, ACCOUNT, RECIPIENTS = "client_messages", "account_messages", "account_recipients"
+_WHOSE = {CLIENT: "address", ACCOUNT: "account", RECIPIENTS: "account"}
+
+
 class Quotas:
-    """The limits of `[limits]`; one for all sessions."""
+    """The limits of `[limits]`; one for all sessions. Where several processes count together, the others are asked."""
 
     def __init__(
         self,
@@ -26,32 +30,44 @@ class Quotas:
         account_messages: Rate = NO_LIMIT,
         account_recipients: Rate = NO_LIMIT,
     ) -> None:
-        self._clients = Windows(client_messages)
-        self._messages = Windows(account_messages)
-        self._recipients = Windows(account_recipients)
+        self._windows = {
+            CLIENT: Windows(client_messages),
+            ACCOUNT: Windows(account_messages),
+            RECIPIENTS: Windows(account_recipients),
+        }
 
     def limit(self, client_messages: Rate, account_messages: Rate, account_recipients: Rate) -> None:
         """From now on."""
-        self._clients.limit(client_messages)
-        self._messages.limit(account_messages)
-        self._recipients.limit(account_recipients)
+        self._windows[CLIENT].limit(client_messages)
+        self._windows[ACCOUNT].limit(account_messages)
+        self._windows[RECIPIENTS].limit(account_recipients)
 
     def open(self, client: Client) -> Tally:
         """What one transaction counts."""
         return Tally(self, client)
 
-    def windows(self, client: Client) -> tuple[tuple[Windows, str, str], ...]:
-        """What a message of this client counts for: the limit, the key, and whose it is."""
-        found: list[tuple[Windows, str, str]] = []
-        if self._clients.rate.count and client.address and not client.relay:
-            found.append((self._clients, account_key(client.address), "address"))
-        if self._messages.rate.count and client.account:
-            found.append((self._messages, client.account.lower(), "account"))
-        return tuple(found)
+    def rate(self, kind: str) -> Rate:
+        return self._windows[kind].rate
 
-    @property
-    def recipients(self) -> Windows:
-        return self._recipients
+    def counts(self, client: Client) -> list[tuple[str, str]]:
+        """What a message of this client counts for: the limit and the key."""
+        found: list[tuple[str, str]] = []
+        if self.rate(CLIENT).count and client.address and not client.relay:
+            found.append((CLIENT, account_key(client.address)))
+        if self.rate(ACCOUNT).count and client.account:
+            found.append((ACCOUNT, client.account.lower()))
+        return found
+
+    async def take(self, kind: str, key: str, now: float) -> float:
+        """Count one, or say how many seconds from now it fits."""
+        return self.take_now(kind, key, now)
+
+    def take_now(self, kind: str, key: str, now: float) -> float:
+        """As counted here."""
+        return self._windows[kind].take(key, now)
+
+    def give_back(self, kind: str, key: str, now: float) -> None:
+        self._windows[kind].add(key, now, -1)
 
 
 class Tally:
@@ -62,26 +78,28 @@ class Tally:
     def __init__(self, quotas: Quotas, client: Client) -> None:
         self._quotas = quotas
         self._client = client
-        self._taken: list[tuple[Windows, str]] = []
+        self._taken: list[tuple[str, str]] = []
 
-    def message(self, now: float) -> Reply | None:
+    async def message(self, now: float) -> Reply | None:
         """A reply refuses."""
-        for windows, key, whose in self._quotas.windows(self._client):
-            wait = windows.take(key, now)
-            if wait:
+        for kind, key in self._quotas.counts(self._client):
+            over = await self._take("messages", kind, key, now)
+            if over is not None:
                 self.give_back(now)
-                return _over("messages", windows.rate, whose, wait)
-            self._taken.append((windows, key))
+                return over
         return None
 
-    def recipient(self, now: float) -> Reply | None:
-        windows, account = self._quotas.recipients, self._client.account.lower()
-        if not windows.rate.count or not account:
+    async def recipient(self, now: float) -> Reply | None:
+        account = self._client.account.lower()
+        if not account or not self._quotas.rate(RECIPIENTS).count:
             return None
-        wait = windows.take(account, now)
+        return await self._take("recipients", RECIPIENTS, account, now)
+
+    async def _take(self, what: str, kind: str, key: str, now: float) -> Reply | None:
+        wait = await self._quotas.take(kind, key, now)
         if wait:
-            return _over("recipients", windows.rate, "account", wait)
-        self._taken.append((windows, account))
+            return _over(what, self._quotas.rate(kind), _WHOSE[kind], wait)
+        self._taken.append((kind, key))
         return None
 
     def spent(self) -> None:
@@ -89,8 +107,8 @@ class Tally:
         self._taken.clear()
 
     def give_back(self, now: float) -> None:
-        for windows, key in self._taken:
-            windows.add(key, now, -1)
+        for kind, key in self._taken:
+            self._quotas.give_back(kind, key, now)
         self._taken.clear()
 
 

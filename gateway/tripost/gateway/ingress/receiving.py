@@ -44,13 +44,13 @@ class Transaction:
         self.octets = 0  # of content that came
         self.announced = 0  # by BDAT
 
-    def open(self) -> Reply | None:
+    async def open(self) -> Reply | None:
         """A reply refuses: what could not be stored is not asked for, and nobody sends more than is agreed on."""
         try:
             self._context.queue.check_room(self._mail.parameters.size)
         except SpoolError as wrong:
             return reply(wrong.code, wrong.enhanced, wrong.text)
-        return self._tally.message(trio.current_time())
+        return await self._tally.message(trio.current_time())
 
     async def rcpt(self, rcpt: Rcpt) -> Reply | None:
         """A reply refuses."""
@@ -59,7 +59,7 @@ class Transaction:
         decision = await self._context.policy.rcpt(self._client, rcpt, self._mail.sender)
         if not isinstance(decision, Route):
             return decision
-        over = self._tally.recipient(trio.current_time())
+        over = await self._tally.recipient(trio.current_time())
         if over is not None:
             return over
         asked = rcpt.parameters

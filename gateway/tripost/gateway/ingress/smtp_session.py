@@ -288,7 +288,7 @@ class Session:
         self.talk.done()
         context = self.context
         transaction = Transaction(context, self.client, event)
-        refused = await context.policy.mail(self.client, event, context.clock.now()) or transaction.open()
+        refused = await context.policy.mail(self.client, event, context.clock.now()) or await transaction.open()
         if refused is not None:
             self.error(refused, "mail")
             return

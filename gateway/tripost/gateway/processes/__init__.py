@@ -1,0 +1,1 @@
+"""the same roles in one process or in many: see docs/processes.md"""

@@ -1,0 +1,115 @@
+"""what the manager has of the other processes
+
+Their board and bell, the sockets that the supervisor holds for it, their limits
+and events (`answering`), and what the supervisor tells of their deaths.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import msgspec
+import trio
+
+from tripost.delivery.routing import Refusal
+from tripost.gateway.admission import Admission
+from tripost.gateway.guard import Guard
+from tripost.gateway.ingress.quotas import Quotas
+from tripost.gateway.inherited import Inherited
+from tripost.gateway.listening import Listening
+from tripost.gateway.processes.answering import Ingress
+from tripost.gateway.processes.hand import Bell, Hand, News, board_of, listener_of
+from tripost.gateway.submit_client import NAME
+from tripost.gateway.wiring_listen import MAIL_IN
+from tripost.queue.bus import Bus
+from tripost.queue.clock import Clock
+from tripost.queue.events import Trouble
+from tripost.queue.opening import Others
+
+BEAT = 1.0
+LOOK = 0.05
+
+
+class House:
+    """`troubles`: role → why it does not work as it should."""
+
+    def __init__(self, hand: Hand) -> None:
+        self._hand = hand
+        self.board = board_of(hand.board, hand.writers)
+        self.others = Others(self.board, Bell(hand.bell).wait)
+        self.addresses: dict[str, list[str]] = {}
+        for one in hand.listening:
+            self.addresses.setdefault(one.service, []).append(one.bound)
+        self.troubles: dict[str, str] = {}
+        self.ingress: Ingress | None = None
+
+    def adopt(self, listening: Listening, inherited: Inherited) -> None:
+        """Give each service the socket that was bound for it. Raises ListenError."""
+        for one in self._hand.listening:
+            if one.service in MAIL_IN:
+                os.close(one.descriptor)
+            elif one.service == NAME:
+                for service in listening.own:
+                    service.listener, service.inherited = listener_of(one.descriptor), True
+            else:
+                inherited.add(one.address, listener_of(one.descriptor))
+        listening.bind(inherited)
+        listening.told(self.addresses)
+
+    def trouble(self) -> str:
+        """Why the gateway is not what it should be; "" when it is."""
+        return "; ".join(self.troubles.values())
+
+    async def beat(self) -> None:
+        """Until cancelled: the supervisor kills who does not."""
+        while True:
+            self.board.beat(0)
+            await trio.sleep(BEAT)
+
+    async def run(
+        self,
+        bus: Bus,
+        clock: Clock,
+        admission: Admission,
+        quotas: Quotas,
+        guard: Guard,
+        full: Callable[[str], Refusal | None],
+    ) -> None:
+        """Until cancelled."""
+
+        def why(account: str) -> str:
+            found = full(account)
+            return f"{found.code} {found.enhanced} {found.text}" if found is not None else ""
+
+        self.ingress = Ingress(bus, admission, quotas, guard, why)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.ingress.run, listener_of(self._hand.ingress))
+            nursery.start_soon(self._hear, bus, clock)
+            self.board.serve(True)
+            await trio.sleep_forever()
+
+    async def _hear(self, bus: Bus, clock: Clock) -> None:
+        """What the supervisor tells."""
+        rest = b""
+        while True:
+            await trio.lowlevel.wait_readable(self._hand.news)
+            try:
+                data = os.read(self._hand.news, 65_536)
+            except BlockingIOError:
+                continue
+            if not data:
+                return
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                news = msgspec.json.decode(line, type=News)
+                if news.loops and news.text:
+                    self.troubles[news.role] = news.text
+                elif news.loops:
+                    self.troubles.pop(news.role, None)
+                bus.emit(Trouble(time=clock.now(), where="processes", reason=news.text or f"{news.role} lives again"))
+
+    async def quiet(self) -> None:
+        """Until no ingress process is left, and all that they wrote is taken in."""
+        while self.board.runs() or self.others.growing():  # noqa: ASYNC110  (the supervisor sets it, in shared memory)
+            await trio.sleep(LOOK)

@@ -1,0 +1,214 @@
+"""the main program of an ingress process
+
+Takes mail in: SMTP, submission and LMTP on listening sockets that the supervisor
+holds, into a log of its own (tripost.queue.inlet). What must be one for all
+processes it asks of the manager (`asking`); while there is no manager it goes on,
+up to `[spool] unannounced`.
+
+Order    log open → accepting; SIGTERM: accepting stops, sessions end within
+         `[lifecycle] drain` → log closed. A second SIGTERM cuts.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections import Counter
+from functools import partial
+
+import trio
+
+from tripost.delivery.null_mx import NullMx
+from tripost.delivery.resolver import Resolver
+from tripost.delivery.routing import Refusal
+from tripost.gateway.accounts import Accounts
+from tripost.gateway.backend import backend_of
+from tripost.gateway.guard import Guard
+from tripost.gateway.ingress.context import IngressContext
+from tripost.gateway.ingress.patience import Patience
+from tripost.gateway.ingress.policy import Policy
+from tripost.gateway.ingress.smtp_session import serve_smtp
+from tripost.gateway.lifecycle import Draining, Stop, watch_signals
+from tripost.gateway.listeners import Acceptor, Service
+from tripost.gateway.mailboxes import Mailboxes
+from tripost.gateway.peer import Peer
+from tripost.gateway.processes.asking import Manager
+from tripost.gateway.processes.hand import Bell, Hand, board_of, config_of, ingress_socket, listener_of, take
+from tripost.gateway.processes.shared import SharedAdmission, SharedQuotas
+from tripost.gateway.processes.words import Login
+from tripost.gateway.settings import Config
+from tripost.gateway.wiring_egress import logins_of
+from tripost.gateway.wiring_ingress import SMTP, ingress_context
+from tripost.gateway.wiring_listen import (
+    admission_of,
+    certificates_of,
+    closed,
+    keep_fresh,
+    networks,
+    service_of,
+    take_descriptors,
+)
+from tripost.gateway.wiring_queue import queue_settings
+from tripost.queue.board import Board
+from tripost.queue.bus import Bus
+from tripost.queue.clock import Clock
+from tripost.queue.inlet import Inlet, open_inlet
+from tripost.queue.records import Stamp
+
+BEAT = 1.0
+
+
+def main(text: str) -> int:
+    """0 when nothing had to be cut."""
+    hand = take(text)
+    config = config_of(hand)
+    take_descriptors()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 100)
+    return 0 if trio.run(partial(_run, hand, config)) else 1
+
+
+async def _run(hand: Hand, config: Config) -> bool:
+    stop = Stop()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch_signals, stop, _nobody, _not_ours)
+        clean = await _Ingress(hand, config).run(stop)
+        nursery.cancel_scope.cancel()
+    return clean
+
+
+class _Ingress:
+    def __init__(self, hand: Hand, config: Config) -> None:
+        self._hand = hand
+        self._config = config
+        self._board: Board = board_of(hand.board, hand.writers)
+        self._clock = Clock()
+        self._bus = Bus()
+        self._open: Counter[str] = Counter()
+        self._draining = Draining()
+        self._patience = Patience()
+        path = ingress_socket(config.state)
+        self._manager = Manager(path, hand.number, hand.run, self._bus, self._open)
+
+    async def run(self, stop: Stop) -> bool:
+        """True when nothing had to be cut."""
+        config, hand = self._config, self._hand
+        async with trio.open_nursery() as beside:
+            beside.start_soon(self._manager.run)
+            beside.start_soon(self._beat)
+            async with open_inlet(
+                os.path.join(config.state, "spool"),
+                queue_settings(config),
+                stamp=Stamp(hand.number, hand.run),
+                board=self._board,
+                ring=Bell(hand.bell).ring,
+                clock=self._clock,
+                bus=self._bus,
+            ) as inlet:
+                clean = await self._serve(inlet, stop)
+            beside.cancel_scope.cancel()
+        return clean
+
+    async def _beat(self) -> None:
+        while True:
+            self._board.beat(self._hand.number)
+            await trio.sleep(BEAT)
+
+    async def _serve(self, inlet: Inlet, stop: Stop) -> bool:
+        services = self._services(self._context(inlet))
+        async with trio.open_nursery() as outer:
+            outer.start_soon(_cancel_on_hard, stop, outer.cancel_scope)
+            outer.start_soon(self._patience.run)
+            outer.start_soon(keep_fresh, lambda: services[0].terms.certificates, self._bus, self._clock)
+            async with trio.open_nursery() as work:
+                acceptor = Acceptor(
+                    work, self._bus, self._clock, self._admission(), partial(closed, inlet), self._open
+                )
+                async with trio.open_nursery() as accepting:
+                    for service in services:
+                        accepting.start_soon(acceptor.accept, service)
+                    await stop.wait()
+                    accepting.cancel_scope.cancel()
+                self._draining.begin()
+                work.cancel_scope.deadline = trio.current_time() + self._config.lifecycle.drain
+            cut = work.cancel_scope.cancelled_caught
+            outer.cancel_scope.cancel()
+        return not cut
+
+    def _context(self, inlet: Inlet) -> IngressContext:
+        config, manager = self._config, self._manager
+        accounts = Accounts(config.accounts_file, backend_of(config.auth.backend))
+        mailboxes = Mailboxes(config, accounts.exists, accounts.quota_rule)
+        guard = Guard(config.limits.auth_failures, config.limits.auth_ban)
+        guard.told = lambda client, account, failed: manager.post(Login(client, account, failed))
+
+        def hear(word: Login) -> None:
+            if word.failed:
+                guard.note_failed(word.client, word.account, trio.current_time())
+            else:
+                guard.note_succeeded(word.account)
+
+        manager.login = hear
+        names = Resolver(config.dns.nameservers, hostname=config.hostname)
+        policy = Policy(mailboxes.router, NullMx(names.null_mx, self._clock.now))
+        policy.full = partial(_full, mailboxes, manager)
+        limits = config.limits
+        quotas = SharedQuotas(limits.client_messages, limits.account_messages, limits.account_recipients, manager)
+        return ingress_context(
+            config,
+            inlet,
+            policy,
+            self._bus,
+            self._clock,
+            self._draining,
+            self._patience,
+            logins_of(config, accounts, guard, self._bus, self._clock),
+            quotas=quotas,
+            share=self._hand.writers,
+        )
+
+    def _admission(self) -> SharedAdmission:
+        config, me, board = self._config, self._hand.number, self._board
+        return SharedAdmission(
+            admission_of(config),
+            config.limits.connections,
+            networks(config.relay.networks),
+            self._manager,
+            everywhere=partial(board.elsewhere, me),
+            publish=partial(board.count, me),
+        )
+
+    def _services(self, context: IngressContext) -> list[Service]:
+        async def on_smtp(stream: trio.abc.Stream, peer: Peer) -> None:
+            await serve_smtp(stream, peer=peer, context=context)
+
+        certificates = certificates_of(self._config)
+        found: list[Service] = []
+        for number, one in enumerate(self._hand.listening):
+            if one.service in SMTP:
+                service = service_of(self._config, self._config.listen[number], on_smtp, certificates)
+                service.listener = listener_of(one.descriptor)
+                found.append(service)
+            else:
+                os.close(one.descriptor)
+        return found
+
+
+def _nobody(name: str) -> None:
+    """The manager's events tell that the gateway is stopping."""
+
+
+def _not_ours() -> None:
+    """SIGHUP is for the file of events, which the manager writes."""
+
+
+async def _full(mailboxes: Mailboxes, manager: Manager, address: str) -> Refusal | None:
+    """For RCPT: the manager, which delivers, knows how full mailboxes are."""
+    account = mailboxes.router.mailbox(address)[0] or address
+    return await manager.full(account) if mailboxes.policy(account).limited else None
+
+
+async def _cancel_on_hard(stop: Stop, scope: trio.CancelScope) -> None:
+    await stop.wait_hard()
+    scope.cancel()
