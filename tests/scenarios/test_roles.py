@@ -16,8 +16,8 @@ import urllib.request
 
 import pytest
 
-from support.gateways import Running, free_port, running, wait_for
-from support.processes import Load, kill_one, numbers, roles, toml
+from support.gateways import Running, free_port, wait_for
+from support.processes import Load, kill_one, numbers, roles, running, toml
 from support.sinks import Sink
 
 ROUTE = """\

@@ -11,7 +11,10 @@ import smtplib
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from support import gateways
 from support.gateways import TOML, Running, wait_for
 from support.sinks import Sink
 
@@ -38,6 +41,14 @@ def roles(gateway: Running, number: int = 0) -> dict[str, list[int]]:
 
 def _has(words: list[bytes], number: int) -> bool:
     return not number or any(b'"number":%d,' % number in word for word in words)
+
+
+@contextmanager
+def running(folder: pathlib.Path, extra: str = "", *, toml: str) -> Iterator[Running]:
+    """As support.gateways has it, once the manager answers too."""
+    with gateways.running(folder, extra, toml=toml) as gateway:
+        assert wait_for(lambda: gateway.command("status").returncode == 0)
+        yield gateway
 
 
 class Load:

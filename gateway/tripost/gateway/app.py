@@ -28,7 +28,7 @@ from tripost.delivery.routing import Router
 from tripost.gateway.accounts import AccountsError
 from tripost.gateway.config import Config, Loaded
 from tripost.gateway.control.life_verbs import LifeVerbs
-from tripost.gateway.control.server import Upload, Verb
+from tripost.gateway.control.server import ControlServer, Upload, Verb
 from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.inherited import Inherited
@@ -195,16 +195,7 @@ class Gateway:
             listening = Listening(make_services(config, faces.handlers), [submit.service()], self.addresses)
             self.live.parts += [partial(renew_delivery, dispatcher), partial(allow, logins), readers.prepare]
             self.live.parts.append(partial(renew_connections, self._admission, submit, faces, listening))
-            control.bind()
-            try:
-                if self._house is not None:
-                    self._house.adopt(listening, self._inherited)
-                else:
-                    listening.bind(self._inherited)
-                    open_to_all(self.config)
-            except BaseException:
-                control.close()
-                raise
+            self._bind(control, listening)
         except (ListenError, TlsError, AccountsError, TokenError) as wrong:
             raise StartError(str(wrong)) from wrong
         async with trio.open_nursery() as outer:
@@ -232,6 +223,19 @@ class Gateway:
             cut = work.cancel_scope.cancelled_caught
             outer.cancel_scope.cancel()
         return not cut
+
+    def _bind(self, control: ControlServer, listening: Listening) -> None:
+        """Raises ListenError, OSError; then nothing is bound."""
+        control.bind()
+        try:
+            if self._house is not None:
+                self._house.adopt(listening, self._inherited)
+            else:
+                listening.bind(self._inherited)
+                open_to_all(self.config)
+        except BaseException:
+            control.close()
+            raise
 
     def _started(self, clock: Clock, task_status: trio.TaskStatus[None]) -> None:
         self.phase = "serving"
@@ -272,6 +276,7 @@ class Gateway:
             local=self._mail.delivery,
             bus=self.bus,
             clock=clock,
+            opener=self._house.opener(config, self.bus, clock) if self._house is not None else None,
         )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 import trio
 
+from tripost.delivery.processes.crew import Crew
 from tripost.delivery.routing import Refusal
 from tripost.gateway.admission import Admission
 from tripost.gateway.guard import Guard
@@ -20,6 +21,7 @@ from tripost.gateway.inherited import Inherited
 from tripost.gateway.listening import Listening
 from tripost.gateway.processes.answering import Ingress
 from tripost.gateway.processes.hand import Bell, Hand, News, board_of, listener_of
+from tripost.gateway.settings import Config
 from tripost.gateway.submit_client import NAME
 from tripost.gateway.wiring_listen import MAIL_IN
 from tripost.queue.bus import Bus
@@ -43,6 +45,12 @@ class House:
             self.addresses.setdefault(one.service, []).append(one.bound)
         self.troubles: dict[str, str] = {}
         self.ingress: Ingress | None = None
+        self.crew: Crew | None = None  # the delivery processes
+
+    def opener(self, config: Config, bus: Bus, clock: Clock) -> Crew:
+        """Who opens connections to other hosts."""
+        self.crew = Crew(os.path.join(config.state, "spool"), bus, clock)
+        return self.crew
 
     def adopt(self, listening: Listening, inherited: Inherited) -> None:
         """Give each service the socket that was bound for it. Raises ListenError."""
@@ -86,6 +94,8 @@ class House:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.ingress.run, listener_of(self._hand.ingress))
             nursery.start_soon(self._hear, bus, clock)
+            if self.crew is not None:
+                nursery.start_soon(self.crew.serve, listener_of(self._hand.couriers))
             self.board.serve(True)
             await trio.sleep_forever()
 

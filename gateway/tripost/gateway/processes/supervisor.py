@@ -16,7 +16,6 @@ Fails    StartError: an address cannot be bound, the spool is in use; then, and 
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -86,6 +85,8 @@ class Child:
         """Until it is dead; its exit code, or minus the signal."""
         process = self.process
         assert process is not None
+        if process.returncode is not None:  # nobody else has its number before it was waited for
+            return process.returncode
         descriptor = os.pidfd_open(process.pid)
         try:
             await trio.lowlevel.wait_readable(descriptor)
@@ -105,8 +106,7 @@ class Supervisor:
         self._stop = Stop()
         self._children = [Child(MANAGER, 0)]
         self._children += [Child(INGRESS, n) for n in range(1, self._count + 1)]
-        if importlib.util.find_spec("tripost.delivery.processes") is not None:
-            self._children += [Child(DELIVERY, n) for n in range(1, self._count + 1)]
+        self._children += [Child(DELIVERY, n) for n in range(1, self._count + 1)]
         self._manager = self._children[0]
         self._ever_ready = False
         self._failed = False
