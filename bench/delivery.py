@@ -1,11 +1,12 @@
 """delivery alone: what a message costs, how concurrency is found; one JSON line per run
 
     deploy/uv run python bench/delivery.py cpu            CPU per relayed 2 KiB message over kept connections
+    deploy/uv run python bench/delivery.py processes      the same from a spool, by this process and by others, in turns
     deploy/uv run python bench/delivery.py adapt          a sink that takes 5 connections, beside a bound of 5
     deploy/uv run python bench/delivery.py move           the sink's bound goes 5, 20, 5
 
 The sink is a process of its own, on loopback, and answers 421 to what is too many. Messages come
-out of memory instead of a spool.
+out of memory instead of a spool, but for `processes`, where they are settled too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ import argparse
 import json
 import multiprocessing
 import os
+import pathlib
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -26,14 +31,18 @@ from queues import letter_body
 
 from tripost.delivery.dispatcher import Dispatcher
 from tripost.delivery.fast_stream import connect_tcp
+from tripost.delivery.processes.crew import Crew
 from tripost.delivery.resolver import Hosts
 from tripost.delivery.settings import DeliverySettings, Destination
 from tripost.queue.body import BodyReader
 from tripost.queue.bus import Bus
+from tripost.queue.channel import pair
 from tripost.queue.clock import Clock
 from tripost.queue.entries import Acceptance
 from tripost.queue.message import Envelope, Outcome, Recipient
-from tripost.queue.values import Lease
+from tripost.queue.opening import open_queue
+from tripost.queue.retry import Schedule
+from tripost.queue.values import Lease, QueueSettings
 
 CONTENT = letter_body(2048)
 HEALTHY = "healthy.example"
@@ -263,6 +272,95 @@ async def cpu(options: argparse.Namespace) -> dict[str, Any]:
     return {"messages": done, "cpu_ms_per_message": round(used / done * 1e3, 4), "per_second": round(done / seconds)}
 
 
+async def _children(crew: Crew, count: int, nursery: trio.Nursery) -> list[subprocess.Popen[bytes]]:
+    """Delivery processes of the crew."""
+    found: list[subprocess.Popen[bytes]] = []
+    for _ in range(count):
+        ours, theirs = pair()
+        command = [sys.executable, "-m", "tripost", "--role", "delivery", "--fd", str(theirs.fileno())]
+        found.append(subprocess.Popen(command, pass_fds=[theirs.fileno()]))  # noqa: ASYNC220 - a bench
+        theirs.close()
+        nursery.start_soon(crew.adopt, ours, found[-1].pid)
+    while crew.statistics().alive < count:  # noqa: ASYNC110 - other processes
+        await trio.sleep(0.01)
+    return found
+
+
+def _seconds(pid: int) -> float:
+    """Of the processor, that a process has used."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def _from_spool(options: argparse.Namespace, count: int, port: int) -> dict[str, Any]:
+    """`count` delivery processes; 0: this one holds the connections."""
+    bus, clock = Bus(), Clock()
+    terms = Destination(connections=options.connections, messages_per_connection=10**9, tls="none")
+    hop = f"smtp://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        settings = QueueSettings(min_free=0, min_free_inodes=0, retry=Schedule(first=0.1))
+        async with open_queue(folder, settings, clock=clock, bus=bus, reporter=lambda *_: None) as queue:
+            left = iter(range(options.messages))
+
+            async def fill() -> None:
+                for n in left:
+                    body = queue.new_body()
+                    await body.write(CONTENT)
+                    envelope = Envelope(
+                        f"m{n}", "a@b.c", (Recipient(0, "u@x.example", hop),), clock.now(), clock.now() + 1e6, body.size
+                    )
+                    await queue.accept(envelope, body)
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(200):
+                    nursery.start_soon(fill)
+            async with trio.open_nursery() as nursery:
+                crew = Crew(folder, bus, clock) if count else None
+                children = await _children(crew, count, nursery) if crew is not None else []
+                given = DeliverySettings(hostname="bench.example", default=terms, literal=terms)
+                made = Dispatcher(
+                    queue,
+                    given,
+                    resolver=Names(),  # type: ignore[arg-type]
+                    local=None,  # type: ignore[arg-type]
+                    bus=bus,
+                    clock=clock,
+                    opener=crew,
+                )
+                start, used = time.perf_counter(), time.process_time()
+                theirs = sum(_seconds(one.pid) for one in children)
+                await nursery.start(made.run)
+                while queue.statistics().queued:  # noqa: ASYNC110 - asks from outside
+                    await trio.sleep(0.01)
+                seconds, used = time.perf_counter() - start, time.process_time() - used
+                theirs = sum(_seconds(one.pid) for one in children) - theirs
+                made.stop()
+                if crew is not None:
+                    await trio.sleep(0.5)
+                    crew.close()
+                    await trio.sleep(0.1)
+                for one in children:
+                    one.wait()
+    done = options.messages
+    return {
+        "manager_ms": round(used / done * 1e3, 4),
+        "others_ms": round(theirs / done * 1e3, 4),
+        "cpu_ms_per_message": round((used + theirs) / done * 1e3, 4),
+        "per_second": round(done / seconds),
+    }
+
+
+async def processes(options: argparse.Namespace) -> dict[str, Any]:
+    sinks = SinkProcess()
+    rows: dict[str, list[dict[str, Any]]] = {"own": [], "1": [], "2": []}
+    for _ in range(options.rounds):
+        for name, found in rows.items():
+            found.append(await _from_spool(options, 0 if name == "own" else int(name), sinks.port))
+    sinks.end()
+    told = ("manager_ms", "others_ms", "cpu_ms_per_message", "per_second")
+    return {name: {key: statistics.median(one[key] for one in found) for key in told} for name, found in rows.items()}
+
+
 async def _span(sinks: SinkProcess, seconds: float) -> dict[str, Any]:
     before = sinks.counts()
     await trio.sleep(seconds)
@@ -309,12 +407,14 @@ async def move(options: argparse.Namespace) -> dict[str, Any]:
 
 if __name__ == "__main__":
     top = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    top.add_argument("what", choices=["cpu", "adapt", "move"])
+    top.add_argument("what", choices=["cpu", "processes", "adapt", "move"])
     top.add_argument("--messages", type=int, default=50_000)
     top.add_argument("--connections", type=int, default=20)
     top.add_argument("--per-connection", type=int, default=100)
     top.add_argument("--seconds", type=float, default=15.0)
     top.add_argument("--rounds", type=int, default=1)
+    top.add_argument("--folder", default=None, help="`processes`: on the disk that is to be measured")
     given = top.parse_args()
-    found: dict[str, Any] = trio.run({"cpu": cpu, "adapt": adapt, "move": move}[given.what], given)
+    way = {"cpu": cpu, "processes": processes, "adapt": adapt, "move": move}[given.what]
+    found: dict[str, Any] = trio.run(way, given)
     print(json.dumps({"bench": f"delivery {given.what}", "cores": os.cpu_count(), **found}))
