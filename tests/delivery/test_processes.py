@@ -97,6 +97,7 @@ async def test_connections_go_where_there_are_fewest(
         await trio.sleep(11)
         assert hands.crew.statistics().connections == Counted.open == 0
         assert hands.crew.statistics().messages == 40
+        assert not any(courier.shelf._readers for courier in hands.couriers.values())  # removed segments give back room
 
 
 async def test_what_was_under_way_is_tried_again_at_once(

@@ -153,7 +153,7 @@ class Member:
         answer = Answer()
         try:
             if isinstance(what, Room):
-                answer = Answer(await hold.spare.take())
+                answer = Answer(not hold.over and await hold.spare.take())
                 hold.extras += answer.yes
             elif isinstance(what, Ready):
                 await hold.spare.ready()

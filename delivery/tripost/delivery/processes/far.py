@@ -63,6 +63,7 @@ class Hold:
         self.spare = spare
         self.dialogue = dialogue
         self.extras = 0  # sockets beside the first
+        self.over = False
         self.turn: Turn | None = None
 
     def said(self, line: Said) -> None:
@@ -73,6 +74,7 @@ class Hold:
 
     def closed(self) -> None:
         """All its sockets are; also those of a race that was cut short."""
+        self.over = True
         for _ in range(self.extras):
             self.spare.give()
         self.extras = 0
