@@ -144,7 +144,8 @@ _HEAD = """\
 `GET /metrics` of the monitor ([monitor.md](monitor.md)) tells all of these in the text format of Prometheus, or as
 OpenMetrics to whom asks for that. Counters begin at 0 with the gateway, and go on when one of its workers is started
 anew. The sets of labels are closed, and a scrape does not grow with the number of destinations: of next hops, sites and
-certificates {most} are named. Times are seconds, sizes octets.
+certificates {most} are named. Times are seconds, sizes octets. With several processes commits, syncs and octets written
+are those of the manager's log; ingress processes have their own, whose commits are part of `tripost_accept_seconds`.
 
 This page is made from the code: `deploy/uv run python -m tripost.gateway.monitor.metric_table > docs/metrics.md`.
 """
