@@ -241,6 +241,22 @@ def test_clients_that_never_read_are_cut(gateway: Running) -> None:
             one.close()
 
 
+def test_conditions_that_are_dear_to_look_at(gateway: Running) -> None:
+    """Each of forty clients has other patterns: what that costs has a bound, mail goes on."""
+    clients = [
+        opened(gateway.monitor, b"/events?address=" + b",".join(b"*%d*%d*@*x*" % (n, m) for m in range(20)))
+        for n in range(40)
+    ]
+    try:
+        began = time.monotonic()
+        send(gateway, "marc@machin.com", count=300)  # raises when one is refused
+        assert time.monotonic() - began < 60
+        assert Caller(gateway).get("/readyz").status == 200
+    finally:
+        for one in clients:
+            one.close()
+
+
 def flood(gateway: Running, recipients: list[str]) -> None:
     """Events, by recipients that are not there."""
     with socket.create_connection(("127.0.0.1", gateway.smtp), 60) as one:

@@ -134,6 +134,10 @@ class Page:
         self.first, self.last = batch.events[0].seq, batch.events[-1].seq
         self._framed: dict[tuple[tuple[str, str], ...], bytes] = {}
 
+    def ready(self, wanted: Wanted, after: int) -> bytes | None:
+        """What `frames` gives, where that is no work."""
+        return self._framed.get(wanted.key) if after < self.first else None
+
     def frames(self, wanted: Wanted, after: int) -> bytes:
         """Of the events after a number that are wanted."""
         if after >= self.first:
