@@ -11,14 +11,16 @@ import functools
 import http.server
 import json
 import pathlib
+import socket
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
+import pytest
 import trio
 
 from support.cdp import Page, browser
-from support.gateways import free_port
+from support.gateways import TOML, free_port, running
 from support.monitored import TOKEN, Monitored, monitored
 
 # what a page tries: each gives what it got, or why it got nothing
@@ -113,6 +115,36 @@ async def test_a_foreign_page_gets_and_does_nothing(tmp_path: pathlib.Path, devt
 
 def actions(gateway: Monitored) -> list[str]:
     return gateway.command("queue", "audit", "--json").stdout.splitlines()
+
+
+async def test_a_login_from_another_machine(tmp_path: pathlib.Path, devtools: str) -> None:
+    """Who comes from elsewhere gets a form and nothing else; with the token the page; logged out, the form again."""
+    address = other_address()
+    at = f"http://{address}:{{monitor}}"
+    toml = TOML.replace("127.0.0.1:{monitor}", f"{address}:{{monitor}}")
+    toml += f'[monitor]\ntoken_file = "token"\norigins = ["{at}"]\n'
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "token").chmod(0o600)
+    with running(tmp_path, toml=toml, user="") as gateway, trio.fail_after(40):
+        async with browser(devtools) as chromium, chromium.page() as page:
+            await page.go(at.format(monitor=gateway.monitor) + "/")
+            assert await page.js("document.scripts.length") == 0
+            await page.js("document.querySelector('input').focus()")
+            await page.type(TOKEN)
+            await page.press("Enter")
+            await page.until("document.body?.dataset.link == 'live' && document.body.dataset.may == 'act'")
+            await page.click("#tools .login button")
+            await page.until("!document.scripts.length && document.forms.length == 1")
+
+
+def other_address() -> str:
+    """Of this machine, and not loopback; nothing is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        try:
+            one.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        return str(one.getsockname()[0])
 
 
 async def no_frame_and_no_form(page: Page, gateway: Monitored) -> None:

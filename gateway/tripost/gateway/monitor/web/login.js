@@ -43,10 +43,15 @@ export function askToken(then) {
   input.focus();
 }
 
+async function leave() {
+  await logout();
+  if (session.may === "nothing") location.reload(); // who may not look shall not see what is shown
+}
+
 /** The header's part: what one may, and the way to more. */
 export function loginPart() {
   const may = el("span", { class: "may" });
-  const go = button("Log in", () => (session.may === "act" ? logout() : askToken()), { class: "small" });
+  const go = button("Log in", () => (session.may === "act" ? leave() : askToken()), { class: "small" });
   const shown = () => {
     document.body.dataset.may = session.may;
     put(may, session.may === "act" ? "" : session.may === "look" ? "read-only" : "logged out");
