@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from support.lab import Lab, lab
-from tripost.delivery.resolver import Unroutable
+from tripost.delivery.links import Unroutable
 from tripost.delivery.settings import DeliverySettings, Destination
 from tripost.queue import events
 

@@ -17,7 +17,7 @@ from support.queues import letter
 from tripost.delivery.client_auth import AuthError, Scram, choose, parse_credentials
 from tripost.delivery.client_tls import ClientTls
 from tripost.delivery.dialling import order
-from tripost.delivery.resolver import Unroutable
+from tripost.delivery.links import Unroutable
 from tripost.delivery.rules import RouteRule
 from tripost.delivery.settings import DeliverySettings, Destination
 from tripost.gateway.sasl import CheckPassword, Exchange, Failure, NeedKeys, Step, Success, scram_keys

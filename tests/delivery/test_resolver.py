@@ -6,7 +6,8 @@ import dns.message
 import pytest
 import trio
 
-from tripost.delivery.resolver import Hosts, Resolver, Unroutable
+from tripost.delivery.links import Unroutable
+from tripost.delivery.resolver import Hosts, Resolver
 from tripost.gateway.demo_dns import Authority, serve_dns
 
 ZONES = {

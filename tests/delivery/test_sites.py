@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from support.fake_files import FakeFiles
 from support.lab import Lab, lab
 from support.queues import put
-from tripost.delivery.resolver import Unroutable
+from tripost.delivery.links import Unroutable
 from tripost.delivery.rules import RouteRule
 from tripost.delivery.settings import DeliverySettings, Destination, Rate, Source
 from tripost.queue import events

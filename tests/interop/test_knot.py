@@ -18,7 +18,8 @@ from support.gateways import TOML, free_port, running, wait_for
 from support.lab import lab
 from support.queues import put
 from tripost.delivery.fast_stream import connect_tcp
-from tripost.delivery.resolver import Resolver, Unroutable
+from tripost.delivery.links import Unroutable
+from tripost.delivery.resolver import Resolver
 from tripost.delivery.settings import DeliverySettings, Destination
 from tripost.queue import events
 

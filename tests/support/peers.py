@@ -8,7 +8,8 @@ from collections.abc import Callable
 import trio
 from trio.testing import memory_stream_pair
 
-from tripost.delivery.resolver import Hosts, Unroutable
+from tripost.delivery.links import Unroutable
+from tripost.delivery.resolver import Hosts
 
 Answer = Callable[[str], str]
 

@@ -23,8 +23,7 @@ from tripost.delivery.contents import READ, for_seven_bits, last_chunk, look
 from tripost.delivery.course import Course, reason
 from tripost.delivery.demands import Content, Host, Plan, limits, needs_look, plan
 from tripost.delivery.fast_stream import FastStream
-from tripost.delivery.links import Cargo, Down, Turn
-from tripost.delivery.resolver import Unroutable
+from tripost.delivery.links import Cargo, Down, Turn, Unroutable
 from tripost.delivery.smtp_protocol import Transaction, read_extensions
 from tripost.delivery.verdicts import lost, verdict
 from tripost.delivery.wire.dots import DotStuffer

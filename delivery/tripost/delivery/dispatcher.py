@@ -26,9 +26,9 @@ from tripost.delivery.client_tls import ClientTls
 from tripost.delivery.dialling import Dialler
 from tripost.delivery.fast_stream import Connect, connect_tcp
 from tripost.delivery.hosts import Here
-from tripost.delivery.links import Opener
+from tripost.delivery.links import Opener, Unroutable
 from tripost.delivery.outside import LocalDelivery, Outside
-from tripost.delivery.resolver import Names, Unroutable
+from tripost.delivery.resolver import Names
 from tripost.delivery.settings import DeliverySettings
 from tripost.delivery.site import NOTE, SAID, Said, Site, decode_said, encode_said
 from tripost.delivery.verdicts import down

@@ -41,6 +41,19 @@ class Down(Exception):
         self.timeout = timeout
 
 
+class Unroutable(Exception):
+    """Nobody to speak to: `enhanced` begins with 5 for what will not get better."""
+
+    def __init__(self, enhanced: str, text: str) -> None:
+        super().__init__(text)
+        self.enhanced = enhanced
+        self.text = text
+
+    @property
+    def permanent(self) -> bool:
+        return self.enhanced.startswith("5")
+
+
 class Interrupted(Exception):
     """What held the connection is gone, which is nobody's fault: the message is to be tried again at once."""
 

@@ -24,23 +24,12 @@ import dns.resolver
 import msgspec
 import trio
 
+from tripost.delivery.links import Unroutable
+
 MOST_HOSTS = 10
 CACHE_SIZE = 10_000
 SHORTEST, LONGEST = 30.0, 3600.0
 LIFETIME = 20.0  # seconds for one question, all name servers together
-
-
-class Unroutable(Exception):
-    """`enhanced` begins with 5 for what will not get better."""
-
-    def __init__(self, enhanced: str, text: str) -> None:
-        super().__init__(text)
-        self.enhanced = enhanced
-        self.text = text
-
-    @property
-    def permanent(self) -> bool:
-        return self.enhanced.startswith("5")
 
 
 class Hosts(msgspec.Struct, frozen=True):

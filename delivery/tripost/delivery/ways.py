@@ -19,7 +19,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from tripost.delivery.resolver import Names, Unroutable
+from tripost.delivery.links import Unroutable
+from tripost.delivery.resolver import Names
 from tripost.delivery.settings import DeliverySettings, Destination
 from tripost.delivery.targets import Target, parse
 

@@ -22,9 +22,8 @@ from tripost.delivery.classify import classify
 from tripost.delivery.dialling import Dial
 from tripost.delivery.forwarding import OpenReader, by_alias, circle, goes_in_circles, marked
 from tripost.delivery.gate import Crowded, Gate
-from tripost.delivery.links import Cargo, Down, Interrupted, Link
+from tripost.delivery.links import Cargo, Down, Interrupted, Link, Unroutable
 from tripost.delivery.outside import Outside
-from tripost.delivery.resolver import Unroutable
 from tripost.delivery.site import Site
 from tripost.delivery.telling import tell_adapted, tell_attempted, tell_closed, tell_opened, tell_unreachable
 from tripost.delivery.verdicts import down

@@ -28,7 +28,7 @@ from tripost.delivery.connection import Connection
 from tripost.delivery.fast_stream import Connect, connect_tcp
 from tripost.delivery.forwarding import marked
 from tripost.delivery.hosts import Here
-from tripost.delivery.links import Cargo, Down, Spare
+from tripost.delivery.links import Cargo, Down, Spare, Unroutable
 from tripost.delivery.processes.messages import (
     ROLE,
     VERSION,
@@ -55,7 +55,6 @@ from tripost.delivery.processes.messages import (
     Unread,
     Wrong,
 )
-from tripost.delivery.resolver import Unroutable
 from tripost.queue.body import BodyReader
 from tripost.queue.channel import Channel, ChannelGone
 from tripost.queue.dialogue import DELIVERY, Dialogue

@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
-from tripost.delivery.links import Down, Interrupted, Order, Spare
+from tripost.delivery.links import Down, Interrupted, Order, Spare, Unroutable
 from tripost.delivery.processes.far import FarLink, Hold, OwnFault
 from tripost.delivery.processes.messages import (
     VERSION,
@@ -46,7 +46,6 @@ from tripost.delivery.processes.messages import (
     Trace,
     Turn,
 )
-from tripost.delivery.resolver import Unroutable
 from tripost.queue.bus import Bus
 from tripost.queue.channel import Channel, ChannelGone
 from tripost.queue.clock import Clock
