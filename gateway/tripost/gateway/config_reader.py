@@ -209,7 +209,7 @@ def _unknown(key: str, hints: dict[str, Any], rows: dict[str, object]) -> str:
         return f'; "{key}" stands at the top, before the first [table]'
     if places:
         return f"; it is a key of {' and '.join(f'[{one}]' for one in places[:3])}"
-    close = [one for one in difflib.get_close_matches(key, hints, 3) if one not in rows]
+    close = sorted(difflib.get_close_matches(key, hints, 3), key=lambda one: one in rows)  # what is there is meant less
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
