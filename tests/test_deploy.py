@@ -97,6 +97,7 @@ def metrics_in(text: str) -> set[str]:
 def test_rules() -> None:
     promtool = program("promtool", "prometheus")
     assert "SUCCESS" in run(promtool, "check", "rules", str(RULES))
+    assert "SUCCESS" in run(promtool, "check", "config", "--syntax-only", str(RULES.with_name("prometheus.yml")))
     assert "SUCCESS" in run(promtool, "test", "rules", "tripost.rules.test.yml", cwd=RULES.parent)
     alerts = re.findall(r"- alert: (\w+)", RULES.read_text())
     tests = (RULES.parent / "tripost.rules.test.yml").read_text()

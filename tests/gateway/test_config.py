@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import tomllib
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -214,3 +216,63 @@ def test_positions_step_over_what_spans_lines() -> None:
 @given(st.text(alphabet="ab=[]\"'#\n. {}", max_size=60))
 def test_no_text_surprises_the_scan(text: str) -> None:
     positions(text)
+
+
+HARD = '''# c [x]
+a.b."c d" = """x [
+ y = 1 \\\\""" """
+e = ['#', "]", {x = 1, y = [1,
+ 2, # z ]
+ {q="}"}]}]
+'quo.ted' = 1979-05-27T07:32:00Z
+[t . "u.v"]
+k = {a = {b = 1}, c.d = 2}
+[[l]]
+x=1
+[l.m]
+y=2
+[[l.n]]
+z=3
+[[l.n]]
+z=4
+[[l]]
+[[l.n]]
+z = \'\'\'
+[[no]]
+\'\'\'
+w = true
+'''
+
+
+def test_every_value_has_its_place() -> None:
+    """As tomllib reads it."""
+    found = positions(HARD)
+    assert {path: found[path] for path in _leaves(tomllib.loads(HARD))} == {
+        ("a", "b", "c d"): (2, 1),
+        ("e", 0): (4, 6),
+        ("e", 1): (4, 11),
+        ("e", 2, "x"): (4, 17),
+        ("e", 2, "y", 0): (4, 29),
+        ("e", 2, "y", 1): (5, 2),
+        ("e", 2, "y", 2, "q"): (6, 3),
+        ("quo.ted",): (7, 1),
+        ("t", "u.v", "k", "a", "b"): (9, 11),
+        ("t", "u.v", "k", "c", "d"): (9, 19),
+        ("l", 0, "x"): (11, 1),
+        ("l", 0, "m", "y"): (13, 1),
+        ("l", 0, "n", 0, "z"): (15, 1),
+        ("l", 0, "n", 1, "z"): (17, 1),
+        ("l", 1, "n", 0, "z"): (20, 1),
+        ("l", 1, "n", 0, "w"): (23, 1),
+    }
+
+
+def _leaves(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _leaves(one, (*path, key))
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            yield from _leaves(one, (*path, number))
+    else:
+        yield path
