@@ -218,9 +218,9 @@ def test_no_text_surprises_the_scan(text: str) -> None:
     positions(text)
 
 
-HARD = '''# c [x]
+HARD = r'''# c [x]
 a.b."c d" = """x [
- y = 1 \\\\""" """
+ y = 1 \""" """
 e = ['#', "]", {x = 1, y = [1,
  2, # z ]
  {q="}"}]}]
@@ -237,11 +237,11 @@ z=3
 z=4
 [[l]]
 [[l.n]]
-z = \'\'\'
+z = QQQ
 [[no]]
-\'\'\'
+QQQ
 w = true
-'''
+'''.replace("QQQ", "'''")
 
 
 def test_every_value_has_its_place() -> None:
