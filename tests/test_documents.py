@@ -18,6 +18,8 @@ import textwrap
 import pytest
 
 from support.gateways import free_port, wait_for
+from tripost.gateway.cli.main import parser
+from tripost.gateway.cli.tree import commands
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 UV = str(ROOT / "deploy" / "uv")
@@ -203,3 +205,53 @@ def serve(words: list[str], folder: pathlib.Path) -> None:
             child.send_signal(signal.SIGTERM)
             assert child.wait(40) == 0
     shutil.rmtree(folder / "state")
+
+
+# --- what is said of commands ---
+
+TREE = {one.name: one for one in commands(parser())}
+EVERYWHERE = ("--help", "--json", "--config", "--version")
+
+
+def said_of_commands(path: pathlib.Path) -> list[str]:
+    """`tripost …` in a line, and lines of sh blocks that begin so."""
+    inline = re.findall(r"`tripost ([a-z][^`\n]*)`", path.read_text())
+    lines = [line.strip() for one in blocks(path) for line in one.replace("\\\n", " ").splitlines()]
+    return [*inline, *(line.removeprefix("tripost ") for line in lines if line.startswith("tripost "))]
+
+
+def fault_in(text: str) -> str:
+    """What the program does not have; "" for nothing."""
+    words = re.sub(r" *(#|&&|\|\||[|>&]).*", "", text).split()
+    name = ""
+    while words and f"{name} {words[0]}".strip() in TREE:
+        name = f"{name} {words.pop(0)}".strip()
+    if not name and words[:1] != ["--version"]:
+        return f"there is no command {text}"
+    if name and TREE[name].below and words and re.fullmatch(r"[a-z]+", words[0]):
+        return f"there is no {name} {words[0]}"
+    if name == "sendmail":
+        return ""  # its options are sendmail's
+    for word in words:
+        flag = word.partition("=")[0].rstrip("].,")
+        if flag.startswith("--") and flag not in EVERYWHERE and TREE[name].option(flag) is None:
+            below = [f"{name} {one}" for one in TREE[name].below]
+            if not any(TREE[one].option(flag) for one in below):
+                return f"{name} has no {flag}"
+    return ""
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_that_are_named_exist(path: pathlib.Path) -> None:
+    assert [fault for text in said_of_commands(path) if (fault := fault_in(text))] == []
+
+
+def test_a_command_that_is_not_there_is_found() -> None:
+    assert [fault_in(text) for text in ("status", "queue list --sender 'x'", "queue retry --id '*' && x")] == [
+        "",
+        "",
+        "",
+    ]
+    assert fault_in("qeue list") == "there is no command qeue list"
+    assert fault_in("queue lsit") == "there is no queue lsit"
+    assert fault_in("queue list --sendr x") == "queue list has no --sendr"
