@@ -11,7 +11,7 @@ from typing import Any
 import trio
 from trio_websocket import WebSocketConnection, open_websocket_url
 
-from support.gateways import Running, running
+from support.gateways import TOML, Running, running
 from support.steering import send
 
 
@@ -86,6 +86,17 @@ async def test_what_a_kill_may_have_lost_is_told(tmp_path: pathlib.Path) -> None
         (gap,) = [one for one in found if one.get("kind") == "gap"]
         assert gap["reason"] == "killed"
         assert gap["after"] >= seen[-1]["seq"]
+
+
+async def test_what_other_processes_do_is_told_too(tmp_path: pathlib.Path) -> None:
+    with running(tmp_path, toml="processes = 2\n" + TOML) as gateway:
+        async with events(gateway) as socket, events(gateway, "?service=smtp", "trace") as trace:
+            assert json.loads(await trace.get_message()) == {"tracing": True}
+            id = await sent(gateway)
+            seen = await until(socket, event="delivered", id=id)
+            assert {"connected", "accepted", "delivered"} <= {one.get("event") for one in seen}
+            assert numbers(seen) == list(range(seen[1]["seq"], seen[1]["seq"] + len(seen) - 1))
+            await until(trace, text=f"250 2.0.0 queued as {id}")
 
 
 async def test_numbers_that_are_not_there(tmp_path: pathlib.Path) -> None:
