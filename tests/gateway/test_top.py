@@ -180,8 +180,13 @@ def test_a_hold_is_counted_then_asked_then_done() -> None:
     one.answered(one.key("h") or ask, [], {"fit": 1234, "recipients": 1300})
     act = one.key("y")
     assert act == Ask("queue/hold", {"next_hop": "mx:a"}, "act hold mx:a")
-    one.answered(act, [], {"changed": 1234})
+    one.answered(act, [], {"changed": 1234, "action": "18"})
     assert "hold mx:a: 1234 messages; u takes it back" in shown(one)[-1]
+    one.key("u")
+    assert "Take back hold of 1234 messages by you?" in shown(one)[-1], "/live does not tell of it yet"
+    undo = one.key("y")
+    assert undo == Ask("queue/undo", {"action": "18"}, "undo")
+    one.answered(undo, [], {"changed": 1234})
     assert one.key("u") is None
     assert "Take back hold of 5 messages by root?" in shown(one)[-1]
     assert one.key("y") == Ask("queue/undo", {"action": "17"}, "undo")

@@ -76,6 +76,7 @@ class Model:
         self.busy = ""
         self.ended = False
         self._next: Ask | None = None
+        self._own: dict[str, Any] | None = None  # what was just done, of which /live may not tell yet
         self._rows: list[Row] | None = None
 
     # --- what the gateway tells ---
@@ -210,7 +211,9 @@ class Model:
     def _undo(self) -> Ask | None:
         """The newest action that can be taken back."""
         actions: list[dict[str, Any]] = self.state.get("actions", [])
-        one = next((one for one in actions if one.get("can_be_undone")), None)
+        own, self._own = self._own, None
+        told = any(one["action"] == own["action"] for one in actions) if own is not None else True
+        one = own if not told else next((one for one in actions if one.get("can_be_undone")), None)
         if one is None:
             self._say("no action can be taken back", bad=True)
             return None
@@ -281,7 +284,10 @@ class Model:
                 self.mode, self.scroll = "text", 0
             case "act":
                 verb, _, hop = rest.partition(" ")
-                self._say(f"{verb} {hop}: {sums.get('changed', 0)} messages; u takes it back")
+                changed, action = sums.get("changed", 0), sums.get("action", "")
+                if action:
+                    self._own = {"action": action, "verb": verb, "messages": changed, "who": "you"}
+                self._say(f"{verb} {hop}: {changed} messages" + ("; u takes it back" if action else ""))
             case "undo":
                 self._say(f"taken back: {sums.get('changed', 0)} messages")
             case _:
