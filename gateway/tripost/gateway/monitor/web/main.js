@@ -42,6 +42,7 @@ function route(event) {
   main.dataset.view = at.view;
   for (const link of document.querySelectorAll("nav a"))
     set(link, "aria-current", link.hash === `#/${entry}` ? "page" : null);
+  document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   if (event) {
     scrollTo(0, 0);
     main.focus({ preventScroll: true }); // the keyboard and screen readers begin at the new view

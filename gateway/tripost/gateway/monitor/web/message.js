@@ -169,9 +169,9 @@ function replace(list, items, make) {
 
 function attempt(one) {
   const transfer = one.transfer;
-  const how = transfer
-    ? [transfer.address, transfer.tls || "plain text", times(transfer)].filter(Boolean).join(" · ")
-    : "";
+  const how = transfer ? [transfer.address, transfer.tls || "plain text", times(transfer)] : [];
+  if (one.due) how.push(`again ${clock(one.due)}`);
+  if (one.report) how.push(el("a", { href: address("message", one.report) }, `report ${one.report}`));
   return el(
     "li",
     { "data-outcome": one.outcome },
@@ -188,9 +188,7 @@ function attempt(one) {
     el(
       "span",
       { class: "more n" },
-      how,
-      one.due ? ` · again ${clock(one.due)}` : "",
-      one.report ? el("a", { href: address("message", one.report) }, ` · report ${one.report}`) : "",
+      how.filter(Boolean).flatMap((each, at) => (at ? [" · ", each] : [each])),
     ),
   );
 }
