@@ -19,8 +19,8 @@ state | `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/tripost` | holds `spool/`, `ma
 user | none | started as root, without systemd: who to be once the `[[listen]]` addresses are bound. Keys and accounts
     must be readable for that user
 group | the user's own | likewise
-processes | | `n`, or `"auto"` (half of the cores): so many processes take mail in, and so many deliver it, around one
-    that owns the queue; 1: one process for all ([processes](processes.md))
+processes | | `n`, or `"auto"` (half of the cores; below 4 none to deliver): so many processes take mail
+    in, and so many deliver it, around one that owns the queue; 1: one process for all ([processes](processes.md))
 include | | files to read after this one, as `["conf.d/*.toml"]`, by name: single values and lists override, tables
     merge, arrays of tables (`[[listen]]`) append. Only the main file includes
 [listen]

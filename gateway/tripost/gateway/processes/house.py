@@ -47,8 +47,10 @@ class House:
         self.ingress: Ingress | None = None
         self.crew: Crew | None = None  # the delivery processes
 
-    def opener(self, config: Config, bus: Bus, clock: Clock) -> Crew:
-        """Who opens connections to other hosts."""
+    def opener(self, config: Config, bus: Bus, clock: Clock) -> Crew | None:
+        """Who opens connections to other hosts; None: this process."""
+        if not self._hand.delivery:
+            return None
         self.crew = Crew(os.path.join(config.state, "spool"), bus, clock)
         return self.crew
 

@@ -53,6 +53,7 @@ from tripost.queue.opening import lock_spool
 GRACE = 5.0  # seconds beyond the drain
 SILENCE = 30  # looks, one a second, at a process that shows no life
 LOOK = 1.0
+ROOMY = 4  # cores from which on `auto` has delivery processes; docs/performance.md has the figures
 MANAGER, INGRESS, DELIVERY = "manager", "ingress", "delivery"
 CANNOT_START = 2  # exit code
 
@@ -63,6 +64,11 @@ def cores() -> int:
 
 def how_many(config: Config) -> int:
     return config.processes if config.processes != AUTO else max(1, cores() // 2)
+
+
+def delivering(config: Config) -> int:
+    """How many deliver. On few cores a process more only adds its messages to the work: there the manager delivers."""
+    return 0 if config.processes == AUTO and cores() < ROOMY else how_many(config)
 
 
 class Child:
@@ -106,7 +112,7 @@ class Supervisor:
         self._stop = Stop()
         self._children = [Child(MANAGER, 0)]
         self._children += [Child(INGRESS, n) for n in range(1, self._count + 1)]
-        self._children += [Child(DELIVERY, n) for n in range(1, self._count + 1)]
+        self._children += [Child(DELIVERY, n) for n in range(1, delivering(config) + 1)]
         self._manager = self._children[0]
         self._ever_ready = False
         self._failed = False
@@ -169,7 +175,7 @@ class Supervisor:
             writers=self._count,
             number=child.number,
             run=run,
-            delivery=self._count,
+            delivery=delivering(self._config),
             listening=self._listening,
             ingress=self._ours[0] if manager else -1,
             couriers=self._ours[1] if manager else -1,
