@@ -6,6 +6,10 @@ A real gateway takes mail from `clients` SMTP connections and relays it to a sin
 moment of each round it is killed and started anew on the same state. At the end it delivers what is left, and the
 books are made up: every message that got its 250 must have reached the sink. What got no reply may have.
 
+With `--processes` the gateway has several, and each round kills another: one that takes mail in, the one that owns the
+queue, one that delivers, and the one that started them (then all are gone). While that one lives no connection may be
+refused.
+
 A duplicate is a second delivery of the same message; there may be as many in a round as messages were on their
 way to the sink when the gateway was killed (RFC 5321 §6.1). Exit code 1 when a message is lost or made up, or when
 there are more duplicates than that.
@@ -31,6 +35,7 @@ import trio
 CONFIG = """\
 hostname = "gateway.example"
 state = "state"
+processes = {processes}
 [[listen]]
 service = "smtp"
 address = "127.0.0.1:{port}"
@@ -48,12 +53,28 @@ probe_longest = "1s"
 file = "events.log"
 """
 PATIENCE = 30.0
+WHOLE = "all"
+ROLES = ("ingress", "manager", "delivery", WHOLE)
 
 
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
+
+
+def _children(parent: int, role: str) -> list[int]:
+    """Processes of that role which it has started."""
+    found: list[int] = []
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (path / "stat").read_text().rpartition(")")[2].split()
+            words = (path / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if int(stat[1]) == parent and b"--role" in words and words[words.index(b"--role") + 1] == role.encode():
+            found.append(int(path.name))
+    return found
 
 
 class Lines:
@@ -104,11 +125,20 @@ class Bench:
         self.number = 0
         self.process: subprocess.Popen[bytes] | None = None
         self.loading = True
+        self.whole_is_gone = True  # it is about to start
+        self.killed = 0
+        self.refused: list[str] = []
 
     # --- the gateway ---
 
     def start(self) -> None:
-        config = CONFIG.format(port=self.port, sink=self.sink_port, segment=self.options.segment_size)
+        count = self.options.processes
+        config = CONFIG.format(
+            port=self.port,
+            sink=self.sink_port,
+            segment=self.options.segment_size,
+            processes=count if count.isdecimal() else f'"{count}"',
+        )
         (self.folder / "tripost.toml").write_text(config)
         with open(self.folder / "out", "ab") as out:
             self.process = subprocess.Popen(
@@ -118,10 +148,18 @@ class Bench:
                 stderr=out,
             )
 
-    def kill(self) -> None:
+    def kill(self, role: str) -> None:
+        """The whole, or (it is started again by the whole) one process of that role."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        if role == WHOLE:
+            self.whole_is_gone = True
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            return
+        self.killed += 1
+        pids = _children(self.process.pid, role)
+        if pids:
+            os.kill(random.choice(pids), signal.SIGKILL)
 
     # --- what sends ---
 
@@ -129,7 +167,9 @@ class Bench:
         while self.loading:
             try:
                 stream = await trio.open_tcp_stream("127.0.0.1", self.port)
-            except OSError:
+            except OSError as wrong:
+                if not self.whole_is_gone:
+                    self.refused.append(str(wrong))
                 await trio.sleep(0.02)
                 continue
             async with stream:
@@ -154,6 +194,7 @@ class Bench:
             await peer.say(b"Subject: %d\r\n\r\n%s\r\n.\r\n" % (number, body))
             if await peer.reply() == 250:
                 self.taken.add(number)
+                self.whole_is_gone = False
 
     # --- what receives ---
 
@@ -212,10 +253,11 @@ class Bench:
             "made_up": made_up,
             "duplicates": duplicates,
             "most_duplicates_in_a_round": worst,
+            "refused_connections": len(self.refused),
             "unanswered_but_delivered": sum(1 for number in self.came if number not in self.taken),
         }
         print(json.dumps(row))
-        return bool(self.taken) and not lost and not made_up and duplicates <= most
+        return bool(self.taken) and not lost and not made_up and duplicates <= most and not self.refused
 
     async def _round(self, number: int) -> int:
         """Load for a while, kill, start; how many duplicates came of the last kill."""
@@ -227,15 +269,18 @@ class Bench:
                 raise SystemExit(f"the gateway takes no mail: {(self.folder / 'out').read_text()[-500:]}")
             await trio.sleep(0.01)
         await trio.sleep(random.uniform(*self.options.seconds))
-        self.kill()
+        roles = ROLES if self.options.processes != "1" else (WHOLE,)
+        role = roles[number % len(roles)]
+        self.kill(role)
         waiting = sum(1 for one in self.taken if not self.came[one])
         duplicates = sum(self.came.values()) - len(self.came) - before
         print(
-            f"round {number}: {len(self.taken)} accepted, {waiting} of them not delivered yet, "
+            f"round {number} ({role}): {len(self.taken)} accepted, {waiting} of them not delivered yet, "
             f"{duplicates} duplicates since the kill before",
             flush=True,
         )
-        self.start()
+        if role == WHOLE:
+            self.start()
         return duplicates
 
     async def _drain(self) -> list[int]:
@@ -257,6 +302,7 @@ class Bench:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--processes", default="1", metavar="N", help='or "auto"')
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, nargs=2, default=(0.1, 1.0), metavar=("LEAST", "MOST"))
     parser.add_argument("--sizes", type=int, nargs="+", default=(100, 2000, 50_000))

@@ -109,6 +109,6 @@ def numbers(sink: Sink) -> Counter[int]:
 
 def kill_one(gateway: Running, role: str) -> int:
     """Which of them, by kill -9."""
-    pid = random.choice(wait_for(lambda: roles(gateway).get(role, [])))
+    pid = random.choice(wait_for(lambda: roles(gateway).get(role, []), 60))
     os.kill(pid, signal.SIGKILL)
     return pid

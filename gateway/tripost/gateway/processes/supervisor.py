@@ -6,8 +6,8 @@ delivery processes by exec, and starts anew who dies. It touches no mail.
 Promise  a connection that comes while a process is being started again waits in the
          socket's backlog; none is refused. A manager is started only when all
          delivery processes of the one before are dead. Who dies again and again
-         is told and tried each 30 s (`backoff`), and the gateway says that it is
-         not ready.
+         is started more and more seldom (`backoff`), which is told, and the
+         gateway says that it is not ready.
 Stop     SIGTERM goes to the manager and to ingress, which drain side by side; what
          is left GRACE seconds after `[lifecycle] drain` is killed.
 Fails    StartError: an address cannot be bound, the spool is in use; then, and when
