@@ -20,6 +20,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import msgspec
 import trio
@@ -46,10 +47,11 @@ from tripost.gateway.submit_client import NAME, open_to_all, submit_socket
 from tripost.gateway.tls import TlsError
 from tripost.gateway.wiring_listen import certificates_of
 from tripost.queue.errors import SpoolError, SpoolLocked
-from tripost.queue.files import RealFiles, RealHandle
+from tripost.queue.files import Handle, RealFiles, RealHandle
 from tripost.queue.ids import new_run
 from tripost.queue.opening import lock_spool
 
+HELD = 2.0  # seconds that a spool may be in use yet, when we start
 GRACE = 5.0  # seconds beyond the drain
 SILENCE = 30  # looks, one a second, at a process that shows no life
 LOOK = 1.0
@@ -126,7 +128,7 @@ class Supervisor:
         config = self._config
         try:
             os.makedirs(config.state, mode=0o711, exist_ok=True)
-            self._lock = lock_spool(RealFiles(), os.path.join(config.state, "spool"))
+            self._lock = _lock(os.path.join(config.state, "spool"))
             certificates_of(config)  # a self-signed one is made before several look for it
             self._listen()
             open_to_all(config)
@@ -336,6 +338,18 @@ class Supervisor:
                     os.unlink(address.removeprefix(sockets.UNIX))
                 except OSError:
                     pass
+
+
+def _lock(spool: str) -> Handle:
+    """Those whom the kernel kills with a supervisor hold the spool a moment longer. Raises SpoolLocked, SpoolError."""
+    end = time.monotonic() + HELD
+    while True:
+        try:
+            return lock_spool(RealFiles(), spool)
+        except SpoolLocked:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 def _say_nothing(name: str) -> None:
