@@ -126,6 +126,7 @@ class Bench:
         self.process: subprocess.Popen[bytes] | None = None
         self.loading = True
         self.whole_is_gone = True  # it is about to start
+        self.life = 0
         self.killed = 0
         self.refused: list[str] = []
 
@@ -153,6 +154,7 @@ class Bench:
         assert self.process is not None
         if role == WHOLE:
             self.whole_is_gone = True
+            self.life += 1
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
             return
@@ -165,6 +167,7 @@ class Bench:
 
     async def client(self) -> None:
         while self.loading:
+            life = self.life
             try:
                 stream = await trio.open_tcp_stream("127.0.0.1", self.port)
             except OSError as wrong:
@@ -172,6 +175,7 @@ class Bench:
                     self.refused.append(str(wrong))
                 await trio.sleep(0.02)
                 continue
+            self.whole_is_gone = self.whole_is_gone and life != self.life
             async with stream:
                 try:
                     await self._session(Lines(stream))
@@ -194,7 +198,6 @@ class Bench:
             await peer.say(b"Subject: %d\r\n\r\n%s\r\n.\r\n" % (number, body))
             if await peer.reply() == 250:
                 self.taken.add(number)
-                self.whole_is_gone = False
 
     # --- what receives ---
 
