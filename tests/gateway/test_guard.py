@@ -89,3 +89,16 @@ def test_addresses() -> None:
     assert Peer().loopback
     assert Peer(client="::1").loopback
     assert not Peer(client="192.0.2.1").loopback
+
+
+def test_who_begins_later_is_told_what_was_before() -> None:
+    guard, late = Guard(Rate(3, 600.0), 900.0), Guard(Rate(3, 600.0), 900.0)
+    for n in range(3):
+        guard.failed("192.0.2.1", "marc@machin.com", 1000.0 + n)
+    guard.failed("192.0.2.9", "", 1003.0)
+    late.learn(guard.known(1010.0), 77.0)  # its clock is another
+    assert round(late.barred("192.0.2.1", "", 77.0)) == round(guard.barred("192.0.2.1", "", 1010.0))
+    assert late.barred("192.0.2.9", "", 77.0) == 0.0
+    late.failed("192.0.2.9", "", 78.0)
+    late.failed("192.0.2.9", "", 78.0)
+    assert late.barred("192.0.2.9", "", 78.0) > 0.0

@@ -23,6 +23,7 @@ from tripost.gateway.windows import MOST, Rate, Windows
 
 SHORTEST = 0.5  # seconds
 LONGEST = 8.0
+TOLD = 10_000  # keys
 
 
 class Guard:
@@ -77,6 +78,18 @@ class Guard:
         if self.told is not None:
             self.told(client, account, False)
         self.note_succeeded(account)
+
+    def known(self, now: float) -> list[tuple[str, int, float]]:
+        """What another process has to know that begins now: (key, failures, seconds of a ban that are left)."""
+        keys = list(dict.fromkeys([*self._banned, *self._windows.keys()]))[-TOLD:]
+        return [(key, round(self._windows.count(key, now)), self._left(key, now)) for key in keys]
+
+    def learn(self, known: list[tuple[str, int, float]], now: float) -> None:
+        """The other side of `known`."""
+        for key, failures, left in known:
+            self._windows.add(key, now, failures)
+            if left:
+                self._banned[key] = now + left
 
     def note_succeeded(self, account: str) -> None:
         if account:

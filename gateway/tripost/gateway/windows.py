@@ -84,6 +84,10 @@ class Windows:
             room = 0  # more than the limit at once: when the window is empty
         return (span + 2.0 - room / current) * seconds - now
 
+    def keys(self) -> list[str]:
+        """The one not used for longest first."""
+        return list(self._table)
+
     def forget(self, key: str) -> None:
         self._table.pop(key, None)
 

@@ -30,6 +30,7 @@ from tripost.gateway.processes.words import (
     Give,
     Happened,
     Hello,
+    Known,
     Leave,
     Login,
     Said,
@@ -91,6 +92,7 @@ class _Line:
             self._all.admission.admit(client)
             self.clients[client] += 1
         self.channel.post(Trace(bool(self._all.bus.tracing.tracers)))
+        self.channel.post(Known(self._all.guard.known(trio.current_time())))
 
     def end(self) -> None:
         for client in self.clients.elements():
@@ -108,7 +110,7 @@ class Ingress:
         self.admission = admission
         self.quotas = quotas
         self.full = full
-        self._guard = guard
+        self.guard = guard
         self._lines: set[_Line] = set()
         guard.told = self._tell_all
         bus.tracing.watchers.append(self._trace)
@@ -163,9 +165,9 @@ class Ingress:
 
     def login(self, word: Login, but: _Line) -> None:
         if word.failed:
-            self._guard.note_failed(word.client, word.account, trio.current_time())
+            self.guard.note_failed(word.client, word.account, trio.current_time())
         else:
-            self._guard.note_succeeded(word.account)
+            self.guard.note_succeeded(word.account)
         self._tell_others(word, but)
 
     def _tell_all(self, client: str, account: str, failed: bool) -> None:

@@ -26,6 +26,7 @@ from tripost.gateway.processes.words import (
     Give,
     Happened,
     Hello,
+    Known,
     Leave,
     Login,
     Said,
@@ -57,6 +58,8 @@ class Manager:
         self._counted: Counter[str] = Counter()  # clients as the manager counts them
         self._lost = 0  # with channels that are gone
         self._ear = _Ear(self._say)
+        self._told_before = False
+        self.known: Callable[[Known], None] = lambda known: None
         self.login: Callable[[Login], None] = lambda login: None
         bus.add_sink(self._tell)
 
@@ -95,6 +98,10 @@ class Manager:
     def _heard(self, number: int, word: FromManager) -> None:
         if isinstance(word, Login):
             self.login(word)
+        elif isinstance(word, Known):
+            if not self._told_before:  # later, we know what there was, and have heard the rest
+                self._told_before = True
+                self.known(word)
         elif isinstance(word, Trace):
             self._listen(on=word.on)
 

@@ -150,6 +150,7 @@ class _Ingress:
                 guard.note_succeeded(word.account)
 
         manager.login = hear
+        manager.known = lambda word: guard.learn(word.failures, trio.current_time())
         names = Resolver(config.dns.nameservers, hostname=config.hostname)
         policy = Policy(mailboxes.router, NullMx(names.null_mx, self._clock.now))
         policy.full = partial(_full, mailboxes, manager)

@@ -109,5 +109,11 @@ class Trace(Word, frozen=True, tag="trace"):
     on: bool
 
 
+class Known(Word, frozen=True, tag="known"):
+    """Failed logins so far: key, how many, seconds of a ban that are left."""
+
+    failures: list[tuple[str, int, float]]
+
+
 FromIngress = Hello | Enter | Leave | Take | Give | Login | Full | Happened | Said | Figures
-FromManager = Verdict | Wait | Login | Trace
+FromManager = Verdict | Wait | Login | Trace | Known
