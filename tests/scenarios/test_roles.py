@@ -201,7 +201,7 @@ def one_round(gateway: Running, load: Load, role: str) -> None:
     killed = kill_one(gateway, role)
     assert wait_for(lambda: len(load.taken) > before + 20, 60), "no mail is taken any more"
     assert wait_for(lambda: roles(gateway).get(role), 60)
-    assert all(killed not in some for some in roles(gateway).values())
+    assert wait_for(lambda: all(killed not in some for some in roles(gateway).values()), 60)
 
 
 def rounds(gateway: Running, sink: Sink, count: int, which: tuple[str, ...]) -> None:
