@@ -118,9 +118,10 @@ def test_to_opensmtpd(tmp_path: pathlib.Path, sink: Sink, pair: Pair) -> None:
         running(tmp_path, ROUTES.format(port=port, tls="may")) as gateway,
     ):
         _two(gateway, sink)
-        broken = "SSL routines" in log()
+        broken = log().count("SSL routines")
+        assert broken <= 2  # the two may have gone at once
         assert {row["tls"] for row in gateway.events("opened")} == {"" if broken else "TLSv1.3"}
-        assert log().count("SSL routines") == broken  # what is broken is remembered
         _send(gateway, SMALL, "zoë@far.example", "SMTPUTF8")
         assert wait_for(lambda: gateway.events("failed"), 30), gateway.events()[-8:]
         assert gateway.events("failed")[0]["reply"].startswith("553 5.6.7 ")
+        assert log().count("SSL routines") == broken  # what is broken is remembered
