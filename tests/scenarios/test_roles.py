@@ -166,11 +166,16 @@ def test_the_spools_limits_hold(tmp_path: pathlib.Path, processes: int) -> None:
         assert 20 <= taken <= 19 + 2 * processes
 
 
+def heeds_interrupts() -> None:
+    """In the child: a shell starts what is in its background with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("processes", EVERY)
 def test_live_sessions_can_be_traced(tmp_path: pathlib.Path, processes: int) -> None:
     with running(tmp_path, toml=toml(processes)) as gateway:
         command = [sys.executable, "-m", "tripost", "trace", "--service", "smtp", "--config", str(gateway.file)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tracer:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heeds_interrupts) as tracer:
             time.sleep(2)
             for _ in range(3):
                 send(gateway, "marc@machin.com", "traced")
