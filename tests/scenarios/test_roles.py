@@ -186,6 +186,15 @@ def test_live_sessions_can_be_traced(tmp_path: pathlib.Path, processes: int) -> 
         assert told.count("queued as") == 3
 
 
+@pytest.mark.parametrize("processes", EVERY)
+def test_a_drain_ends_all_of_them(tmp_path: pathlib.Path, processes: int) -> None:
+    """At once where nothing is under way: nobody waits for somebody who was not told."""
+    with running(tmp_path, toml=toml(processes)) as gateway:
+        command = [sys.executable, "-m", "tripost", "drain", "--config", str(gateway.file)]
+        assert subprocess.run(command, timeout=15, check=False).returncode == 0
+        assert gateway.events("stopped")[-1]["clean"]
+
+
 # --- what is killed ---
 
 

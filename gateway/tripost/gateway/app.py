@@ -183,7 +183,8 @@ class Gateway:
             ours = Own(config.delivery.port, self.addresses)
             names = Resolver(config.dns.nameservers, hostname=config.hostname, ours=ours)
             dispatcher = self._dispatcher(queue, names, clock)
-            life = LifeVerbs(self.live, self.reload, stop, lambda: self.phase)
+            end = stop.request if self._house is None else self._house.end
+            life = LifeVerbs(self.live, self.reload, end, lambda: self.phase)
             watched = self._observer, self._history
             control = make_control(life, queue, dispatcher, router, self.bus, clock, self.addresses, *watched)
             policy = Policy(router, NullMx(names.null_mx, clock.now))

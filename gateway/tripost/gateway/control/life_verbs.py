@@ -13,15 +13,16 @@ import msgspec
 from tripost.gateway.control.config_verbs import ConfigVerbs
 from tripost.gateway.control.frames import Answer, End
 from tripost.gateway.control.server import Refused, Verb
-from tripost.gateway.lifecycle import Stop
 from tripost.gateway.reloading import Live, Reloaded, ReloadError
 from tripost.gateway.settings import Config
 
 
 class LifeVerbs:
-    """`phase()`: starting, serving or draining."""
+    """`stop(reason)` begins the end, of all processes; `phase()`: starting, serving or draining."""
 
-    def __init__(self, live: Live, reload: Callable[[], Reloaded], stop: Stop, phase: Callable[[], str]) -> None:
+    def __init__(
+        self, live: Live, reload: Callable[[], Reloaded], stop: Callable[[str], None], phase: Callable[[], str]
+    ) -> None:
         self._live = live
         self._reload = reload
         self._stop = stop
@@ -46,5 +47,5 @@ class LifeVerbs:
     async def _drain(self, arguments: dict[str, object], who: str) -> AsyncGenerator[Answer, None]:
         begun = self.phase() == "draining"
         if not begun:
-            self._stop.request(f"drain by {who}")
+            self._stop(f"drain by {who}")
         yield End({"within": self.config.lifecycle.drain})

@@ -7,6 +7,7 @@ and events (`answering`), and what the supervisor tells of their deaths.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 
 import msgspec
@@ -38,6 +39,7 @@ class House:
 
     def __init__(self, hand: Hand) -> None:
         self._hand = hand
+        self._ending = False
         self.board = board_of(hand.board, hand.writers)
         self.others = Others(self.board, Bell(hand.bell).wait)
         self.addresses: dict[str, list[str]] = {}
@@ -70,6 +72,12 @@ class House:
     def trouble(self) -> str:
         """Why the gateway is not what it should be; "" when it is."""
         return "; ".join(self.troubles.values())
+
+    def end(self, _reason: str) -> None:
+        """Ask the supervisor for the end of all processes, once: a second time would cut what is under way."""
+        if not self._ending:
+            self._ending = True
+            os.kill(os.getppid(), signal.SIGTERM)
 
     async def beat(self) -> None:
         """Until cancelled: the supervisor kills who does not."""
