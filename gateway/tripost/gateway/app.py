@@ -180,13 +180,12 @@ class Gateway:
         try:
             logins = make_logins(config, self._mail.accounts, self.bus, clock)
             readers = Readers(config, self._mail, logins, self.bus, clock, self._draining)
-            ours = Own(config.delivery.port, self.addresses)
-            names = Resolver(config.dns.nameservers, hostname=config.hostname, ours=ours)
+            names = self._names()
             dispatcher = self._dispatcher(queue, names, clock)
-            end = stop.request if self._house is None else self._house.end
+            end = self._house.end if self._house else stop.request
             life = LifeVerbs(self.live, self.reload, end, lambda: self.phase)
-            watched = self._observer, self._history
-            control = make_control(life, queue, dispatcher, router, self.bus, clock, self.addresses, *watched)
+            seen = self.addresses, self._observer, self._history
+            control = make_control(life, queue, dispatcher, router, self.bus, clock, *seen)
             policy = Policy(router, NullMx(names.null_mx, clock.now))
             monitor = Monitor(config, self._sources(queue, dispatcher, clock, control.verbs), self._event_file)
             smtp = ingress_context(config, queue, policy, self.bus, clock, self._draining, self._patience, logins)
@@ -267,6 +266,12 @@ class Gateway:
     def _connections(self) -> Mapping[str, int]:
         others = self._house.ingress if self._house is not None else None
         return self._open + others.open if others is not None else self._open
+
+    def _names(self) -> Resolver:
+        config = self.config
+        return Resolver(
+            config.dns.nameservers, hostname=config.hostname, ours=Own(config.delivery.port, self.addresses)
+        )
 
     def _dispatcher(self, queue: Queue, names: Resolver, clock: Clock) -> Dispatcher:
         config = self.config
