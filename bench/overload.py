@@ -8,7 +8,9 @@ an open loop (bench/source.py): messages are due at fixed times, each on a conne
 waits counts from when it was due. Told for each part: the latencies of what was accepted; `shed`, what got a 4xx (the
 client keeps it and comes again later); `source_lag_ms`, how late the source itself was for want of the processor,
 which is in the latencies and no fault of the gateway's; and `lost`: accepted, and not at the sink when nothing more
-came for five seconds. Source and sink share the machine with the gateway.
+came for five seconds. Source and sink share the machine with the gateway. Above the maximum nobody gets the processor
+that he wants: there the source goes before the others (`--nice`, where root runs this), as it would on a machine of its
+own, and has as many connections as it has messages that wait, as all the world has.
 Needs what bench/relay.py needs.
 """
 
@@ -75,8 +77,9 @@ def _most(options: argparse.Namespace, to: int) -> float:
 
 def _part(options: argparse.Namespace, to: int, sink: Sink, part: float, most: float) -> dict[str, Any]:
     before = sink.count()
-    words = ("--rate", f"{most * part:.0f}", "--seconds", str(options.seconds), "--size", options.size)
-    row = source(to, *words, "--connections", str(options.connections))
+    words = ["--rate", f"{most * part:.0f}", "--seconds", str(options.seconds), "--size", options.size]
+    words += ["--connections", str(options.connections), "--processes", str(options.processes)]
+    row = source(to, *words, "--nice", str(options.nice if part > 1 else 0))
     lost = settled(sink, before + row["messages"])
     wanted = ("messages", "per_second", "latency_ms", "shed", "errors", "source_lag_ms")
     return {"part": part, "rate": row["rate"], "lost": lost} | {key: row[key] for key in wanted}
@@ -91,6 +94,8 @@ if __name__ == "__main__":
     top.add_argument("--messages", type=int, default=10_000, help="to measure it")
     top.add_argument("--seconds", type=float, default=15.0, help="for each part")
     top.add_argument("--size", default="2048")
-    top.add_argument("--connections", type=int, default=1000, help="of the open loop, at most")
+    top.add_argument("--connections", type=int, default=10_000, help="of the open loop, at most")
+    top.add_argument("--processes", type=int, default=2, help="of the source, in the open loop")
+    top.add_argument("--nice", type=int, default=-15, help="of the source, for parts above 1")
     top.add_argument("--folder", default=None, help="on the disk that is to be measured")
     main(top.parse_args())

@@ -32,6 +32,7 @@ import os
 import platform
 import random
 import re
+import resource
 import ssl
 import sys
 import threading
@@ -344,6 +345,10 @@ def _bar(counters: list[Any], total: int) -> Iterator[None]:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """All processes of one run; the row to be printed."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.suppress(PermissionError):
+        os.nice(options.nice)
     parts = []
     for number in range(options.processes):
         share = argparse.Namespace(**vars(options), part=number)
@@ -411,6 +416,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--sender", default="source@bench.example")
     top.add_argument("--recipient", default="sink@d%d.example", help="%%d becomes the domain's number")
     top.add_argument("--domains", type=int, default=1)
+    top.add_argument("--nice", type=int, default=0, help="below 0 (only for root): before other programs")
     top.add_argument("--processes", type=int, default=1, help="that share messages, rate and connections")
     top.add_argument("--cdf", action="store_true", help="tell the distribution of the latencies too")
     top.add_argument("--patience", type=float, default=60.0, help="seconds for a message, then it is an error")

@@ -14,14 +14,14 @@ FLOORS = {"gateway": 2, "delivery": 1, "queue": 0}
 FACES = ("ingress", "egress", "monitor")
 IMPURE = frozenset({"trio", "os", "socket", "ssl", "time", "random", "trio_websocket", "subprocess", "threading"})
 PURE = {
-    "queue/tripost/queue": "message errors records retry rows lanes schedule index entries ledger replay settling "
-    "actions pieces pausing values blocks notes finding tally framing dropping board",
+    "queue/tripost/queue": "event_fields message errors records retry rows lanes schedule index entries ledger "
+    "replay settling actions pieces pausing values blocks notes finding tally framing dropping board",
     "delivery/tripost/delivery": "routing rules smtp_protocol verdicts dsn demands targets client_auth settings "
     "pace window classify saslprep",
     "delivery/tripost/delivery/wire": "lines dots replies addresses parameters",
     "delivery/tripost/delivery/mime": "fields addresses structure decoding subjects",
     "delivery/tripost/delivery/mailbox": "uids policy lineends flags frames",
-    "gateway/tripost/gateway": "admission config_positions guard passwd_file proxy_protocol sasl units "
+    "gateway/tripost/gateway": "admission config_positions guard overload passwd_file proxy_protocol sasl units "
     "settings windows config_help config_schema config_values",
     "gateway/tripost/gateway/ingress": "smtp_protocol smtp_commands smtp_events smtp_states terms claims trace "
     "quotas memory claiming",

@@ -52,6 +52,8 @@ def counted() -> Counting:
         events.Secured(time=1.0, version="TLSv1.3", cipher="c", **smtp),
         events.Refused(time=1.0, phase="rcpt", reply="550 no", **smtp),
         events.Refused(time=1.0, phase="phase that nobody knows", reply="550 no", **smtp),
+        events.Shed(time=1.0, service="smtp", connections=40, wait=0.3, state="begins"),
+        events.Shed(time=2.0, service="smtp", connections=2, wait=0.2, state="goes on"),
         events.LoginFailed(time=1.0, reason="credentials", **smtp),
         events.Opened(time=1.0, site="s", host="h", address="192.0.2.9", tls="", open=1, limit=2, connect=0.05),
         events.Unreachable(time=1.0, id="I", site="s", host="h", phase="connect", reply="no", open=0),
@@ -131,6 +133,7 @@ def test_the_official_parser_reads_it(accept: str, parse: Callable[[str], Iterat
     assert found["tripost_recipients_ended_total", "relayed"] == 7
     assert found["tripost_refusals_total", "rcpt", "smtp"] == 1
     assert found["tripost_refusals_total", OTHER, "smtp"] == 1, "words that nobody knows are one"
+    assert found["tripost_connections_shed_total", "smtp"] == 42
     assert found["tripost_delivery_deferrals_total", "full"] == 1
     assert found["tripost_delivery_failures_total", "no-user"] == 1
     assert found["tripost_accept_seconds_bucket", "0.005"] == 1

@@ -5,8 +5,8 @@ API      `Admission(…)`: `full` before anything is known of a client; `enter(c
 Promise  At most `connections` in all, `per_client` from an address (IPv6 by /64),
          `per_network` from an IPv4 /24 or IPv6 /64, and `rate` new ones per client;
          0 is no limit. `exempt` networks are held to the first only. Tables hold
-         open connections and a bounded number of rates. While this process is late
-         (`lag`), whoever would bring mail is refused, exempt or not.
+         open connections and a bounded number of rates. `lag` is kept here for
+         `tripost.gateway.overload`, which refuses before anything is counted.
 Why      New connections are what overload sheds first: whoever is refused here has
          lost nothing, and whoever is in gets replies in time.
 """
@@ -20,24 +20,6 @@ from tripost.gateway.windows import NO_LIMIT, Rate, Windows
 
 FULL = "too many connections, try again later"
 BUSY = "too busy, try again later"
-SHARE = 0.05  # of a new measurement in `Lag.now`
-MOST = 0.2  # seconds that one measurement counts at most: a pause of the machine is no overload
-
-
-class Lag:
-    """How long a task waits for its turn in this process, in seconds, as the last connections found it; `most`: 0 for
-    any."""
-
-    def __init__(self, most: float = 0.0) -> None:
-        self.most = most
-        self.now = 0.0
-
-    def saw(self, seconds: float) -> None:
-        self.now += (min(seconds, MOST) - self.now) * SHARE
-
-    @property
-    def busy(self) -> bool:
-        return self.now > self.most > 0
 
 
 class Admission:
@@ -57,7 +39,7 @@ class Admission:
         self._per_network = per_network
         self._rates = Windows(rate)
         self._exempt = exempt
-        self.lag = Lag(lag)
+        self.lag = lag
         self._clients: Counter[str] = Counter()
         self._networks: Counter[str] = Counter()
         self.open: int = 0
@@ -66,17 +48,16 @@ class Admission:
     def become(self, other: Admission) -> None:
         """Its limits, with our connections and rates."""
         self._most, self._per_client, self._per_network = other._most, other._per_client, other._per_network
-        self._exempt = other._exempt
+        self._exempt, self.lag = other._exempt, other.lag
         self._rates.limit(other._rates.rate)
 
     @property
     def full(self) -> bool:
         return self.open >= self._most
 
-    def enter(self, client: str, now: float, *, shed: bool = False) -> str:
-        """Why not; "" when it is in and counted. `shed`: it is one of those that are refused while this process is
-        late."""
-        why = FULL if self.full else BUSY if shed and self.lag.busy else self._against(client, now)
+    def enter(self, client: str, now: float) -> str:
+        """Why not; "" when it is in and counted."""
+        why = FULL if self.full else self._against(client, now)
         if why:
             self.refused += 1
             return why
@@ -91,9 +72,9 @@ class Admission:
             if self._per_network:
                 self._networks[network_of(client)] += 1
 
-    async def ask(self, client: str, now: float, *, shed: bool = False) -> str:
+    async def ask(self, client: str, now: float) -> str:
         """As `enter`; where several processes count together, others may have to be asked."""
-        return self.enter(client, now, shed=shed)
+        return self.enter(client, now)
 
     def _against(self, client: str, now: float) -> str:
         if not client or is_in(client, self._exempt):

@@ -102,8 +102,8 @@ auth_ban | | how long no login is taken after that
 login_delay | | POP3: between two logins of one account; sooner: `[LOGIN-DELAY]`
 command_timeout | | silence before 421
 data_timeout | | silence inside of a message
-lag | | while tasks wait longer for their turn, new SMTP and LMTP connections get 421, so that mail that is taken is
-    answered in time; `"0s"`: never
+lag | | how long new SMTP and LMTP connections may wait to be let in. When they stand in line for longer, those that
+    waited longer than half of it get 421, until all are let in sooner: [overload](smtp.md#overload); `"0s"`: never
 minimum_rate | | a message that comes more slowly, after 30 s: 421; `"0"`: no limit
 memory | | all messages under way together have so much in memory; beyond it they go to files at once
 [spool]

@@ -9,7 +9,7 @@ API      `Service(name, address, handler, busy, terms)`: `handler(stream, peer)`
 Promise  A session's exception ends that session and nothing else. PROXY header and
          implicit TLS handshake are made in the connection's own task, each with a
          deadline: a silent client delays nobody. Whom `Admission` refuses is told
-         why and closed.
+         why and closed; whom overload sheds never gets so far (`shedding`).
 Stop     Cancelling the accept scope ends accepting; the sessions run on in
          the outer nursery until the caller's deadline.
 Fails    `ListenError` when an address cannot be bound: nothing is left open.
@@ -31,6 +31,7 @@ from tripost.gateway import sockets
 from tripost.gateway.admission import Admission
 from tripost.gateway.peer import Network, Peer, is_in, secured
 from tripost.gateway.proxy_protocol import Header, HeaderError, HeaderReader
+from tripost.gateway.shedding import Shedder
 from tripost.gateway.sockets import ListenError, split_address
 from tripost.gateway.tls import Certificates, HandshakeFailed, start_tls
 from tripost.queue.bus import Bus
@@ -44,8 +45,6 @@ Handler = Callable[[trio.abc.Stream, Peer], Awaitable[None]]
 PROXY_DEADLINE = 5.0  # seconds for the PROXY header
 GENTLE, GENTLE_RATE = 8, 320.0  # connections at once, and a second, of a service that mail goes before
 BUSY_DEADLINE = 1.0  # seconds for telling a client that it is refused
-# Those whose clients are programs that try again; people's submission and mailboxes are served late instead.
-SHED = frozenset({"smtp", "lmtp"})
 # accept() errors that say "no room now" rather than "this listener is broken"
 NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -128,9 +127,10 @@ class Acceptor:
         """The accept loop of one service, until cancelled."""
         listener = service.listener
         assert listener is not None
+        shedder = Shedder(service, self._admission, self._bus, self._clock)
         while True:
             try:
-                found = await sockets.accept(listener, GENTLE if service.gentle else sockets.AT_ONCE)
+                found = await shedder.accept(listener, GENTLE if service.gentle else sockets.AT_ONCE)
             except OSError as wrong:
                 if wrong.errno not in NO_ROOM:
                     raise
@@ -138,14 +138,11 @@ class Acceptor:
                 await trio.sleep(0.1)  # a descriptor will come free when a session ends
                 continue
             for sock, address in found:
-                born = trio.current_time()
-                self._nursery.start_soon(self._connection, service, FastStream(sock), address, born)
+                self._nursery.start_soon(self._connection, service, FastStream(sock), address)
             if service.gentle:
                 await trio.sleep(GENTLE / GENTLE_RATE)
 
-    async def _connection(self, service: Service, stream: FastStream, address: Any, born: float) -> None:
-        if not service.gentle:
-            self._admission.lag.saw(trio.current_time() - born)
+    async def _connection(self, service: Service, stream: FastStream, address: Any) -> None:
         try:
             peer = _peer_of(service, stream, address)
             proxied = service.terms.proxy_protocol and not self._admission.full
@@ -160,9 +157,7 @@ class Acceptor:
             stream.close()
 
     async def _admit(self, service: Service, stream: FastStream, peer: Peer) -> None:
-        why = self._closed(service.name) or await self._admission.ask(
-            peer.client, self._clock.now(), shed=service.name in SHED
-        )
+        why = self._closed(service.name) or await self._admission.ask(peer.client, self._clock.now())
         if why:
             self._refused(service, peer, why)
             with trio.move_on_after(BUSY_DEADLINE):

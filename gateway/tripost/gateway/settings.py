@@ -123,7 +123,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     command_timeout: Duration = 300.0
     data_timeout: Duration = 180.0
     minimum_rate: ByteRate = 100
-    lag: Duration = 0.1
+    lag: Duration = 0.25
     memory: Size = 256 << 20
 
 

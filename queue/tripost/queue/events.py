@@ -15,24 +15,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from tripost.queue.message import Transfer
-
-Id = Annotated[str, Meta(description="the message's id, as it was told with the 250")]
-RecipientId = Annotated[int, Meta(description="which of the message's recipients, from 0; stable")]
-Address = Annotated[str, Meta(description="an envelope address")]
-NextHop = Annotated[str, Meta(description="where it goes, as `tripost route` tells it")]
-Site = Annotated[str, Meta(description="the hosts that share limits and connections")]
-Host = Annotated[str, Meta(description="a host's name, or its address where it has no name")]
-Ip = Annotated[str, Meta(description="an IP address; empty for a Unix socket")]
-Service = Annotated[str, Meta(description="smtp, submission, lmtp, pop3 or monitor")]
-Account = Annotated[str, Meta(description="a local account")]
-Reply = Annotated[str, Meta(description="the reply's code, enhanced code and text, in one line")]
-Attempt = Annotated[int, Meta(description="the number of the attempt, from 1")]
-Seconds = Annotated[float, Meta(description="a duration in seconds")]
-Wall = Annotated[float, Meta(description="seconds since 1970, by the wall clock")]
-Commit = Annotated[float, Meta(description="seconds from the end of its content to stable storage")]
-Age = Annotated[float, Meta(description="seconds since the message was accepted")]
-Told = Annotated[Transfer | None, Meta(description="how the transaction went, where a host was spoken to")]
+from tripost.queue import event_fields as fields
 
 
 class Event(
@@ -40,7 +23,7 @@ class Event(
 ):
     """What all events have; `seq` is given by the bus."""
 
-    time: Wall
+    time: fields.Wall
     seq: Annotated[int, Meta(description="the event's number")] = 0
 
 
@@ -103,23 +86,23 @@ class Reloaded(Event, frozen=True, kw_only=True):
 class Connected(Event, frozen=True, kw_only=True):
     """A client came."""
 
-    service: Service
-    client: Ip
+    service: fields.Service
+    client: fields.Ip
 
 
 class Disconnected(Event, frozen=True, kw_only=True):
     """A client's connection is over, after `seconds`."""
 
-    service: Service
-    client: Ip
-    seconds: Seconds
+    service: fields.Service
+    client: fields.Ip
+    seconds: fields.Seconds
 
 
 class Secured(Event, frozen=True, kw_only=True):
     """A client's connection is encrypted now. `server_name`: the name that it asked for."""
 
-    service: Service
-    client: Ip
+    service: fields.Service
+    client: fields.Ip
     version: str
     cipher: str
     server_name: str = ""
@@ -129,43 +112,53 @@ class Refused(Event, frozen=True, kw_only=True):
     """A client, or its command, was refused, by policy, limit or grammar; `phase`: connect | helo | mail | rcpt | data
     | auth | …"""
 
-    service: Service
-    client: Ip
+    service: fields.Service
+    client: fields.Ip
     phase: str
-    reply: Reply
+    reply: fields.Reply
+
+
+class Shed(Event, frozen=True, kw_only=True):
+    """Overload: so many new connections were told to come again since this was last told, for waiting longer than half
+    of `[limits] lag`, at most `wait`. `state`: begins | goes on (each second) | ends. No other event tells of them."""
+
+    service: fields.Service
+    connections: int
+    wait: fields.Seconds
+    state: str
 
 
 class Noticed(Event, frozen=True, kw_only=True):
     """A client does something odd that is dealt with, and that an operator may want to know."""
 
-    service: Service
-    client: Ip
+    service: fields.Service
+    client: fields.Ip
     reason: str
 
 
 class LoggedIn(Event, frozen=True, kw_only=True):
     """A client is that account now."""
 
-    service: Service
-    account: Account
-    client: Ip
+    service: fields.Service
+    account: fields.Account
+    client: fields.Ip
 
 
 class LoginFailed(Event, frozen=True, kw_only=True):
     """`account` only where there is one of that name; `reason`: credentials | disabled | barred | cleartext | cancelled
     | malformed | unknown | temporary"""
 
-    service: Service
-    client: Ip
-    account: Account = ""
+    service: fields.Service
+    client: fields.Ip
+    account: fields.Account = ""
     reason: str = ""
 
 
 class Fetched(Event, frozen=True, kw_only=True):
     """A POP3 session ended well: so many messages were sent, so many removed."""
 
-    account: Account
-    client: Ip
+    account: fields.Account
+    client: fields.Ip
     messages: int
     deleted: int
 
@@ -173,7 +166,7 @@ class Fetched(Event, frozen=True, kw_only=True):
 class Expired(Event, frozen=True, kw_only=True):
     """Messages of a mailbox went because its policy says so: too old, or too many."""
 
-    account: Account
+    account: fields.Account
     messages: int
 
 
@@ -183,112 +176,112 @@ class Expired(Event, frozen=True, kw_only=True):
 class Accepted(Event, frozen=True, kw_only=True):
     """A message is on stable storage, and ours. `sender` is empty for reports; `client` too for our own."""
 
-    id: Id
-    sender: Address
-    recipients: list[Address]
+    id: fields.Id
+    sender: fields.Address
+    recipients: list[fields.Address]
     size: int
-    client: Ip
-    account: Account = ""
-    seconds: Commit = 0.0
+    client: fields.Ip
+    account: fields.Account = ""
+    seconds: fields.Commit = 0.0
 
 
 class Way(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Where one recipient's copy goes; `via`: the alias that sends it there."""
 
-    recipient_id: RecipientId
-    recipient: Address
-    next_hop: NextHop
-    via: Address = ""
+    recipient_id: fields.RecipientId
+    recipient: fields.Address
+    next_hop: fields.NextHop
+    via: fields.Address = ""
 
 
 class Routed(Event, frozen=True, kw_only=True):
     """Where an accepted message goes."""
 
-    id: Id
+    id: fields.Id
     ways: list[Way]
 
 
 class Attempted(Event, frozen=True, kw_only=True):
     """A delivery attempt begins at a host, for so many of the message's recipients."""
 
-    id: Id
-    next_hop: NextHop
-    host: Host
-    attempt: Attempt
+    id: fields.Id
+    next_hop: fields.NextHop
+    host: fields.Host
+    attempt: fields.Attempt
     recipients: int
 
 
 class Relayed(Event, frozen=True, kw_only=True):
     """A host took it: the end, for this recipient."""
 
-    id: Id
-    recipient_id: RecipientId
-    recipient: Address
-    next_hop: NextHop
-    host: Host
-    reply: Reply
-    attempt: Attempt
-    transfer: Told = None
-    age: Age = 0.0
+    id: fields.Id
+    recipient_id: fields.RecipientId
+    recipient: fields.Address
+    next_hop: fields.NextHop
+    host: fields.Host
+    reply: fields.Reply
+    attempt: fields.Attempt
+    transfer: fields.Told = None
+    age: fields.Age = 0.0
 
 
 class DeliveredLocally(Event, frozen=True, kw_only=True, tag="delivered"):
     """It is in the mailbox, on stable storage: the end, for this recipient."""
 
-    id: Id
-    recipient_id: RecipientId
-    recipient: Address
-    attempt: Attempt
-    age: Age = 0.0
+    id: fields.Id
+    recipient_id: fields.RecipientId
+    recipient: fields.Address
+    attempt: fields.Attempt
+    age: fields.Age = 0.0
 
 
 class Discarded(Event, frozen=True, kw_only=True):
     """A route says that nobody wants it: the end, for this recipient."""
 
-    id: Id
-    recipient_id: RecipientId
-    recipient: Address
-    next_hop: NextHop
+    id: fields.Id
+    recipient_id: fields.RecipientId
+    recipient: fields.Address
+    next_hop: fields.NextHop
 
 
 class Deleted(Event, frozen=True, kw_only=True):
     """An operator ended it, and nobody is told: the end, for this recipient."""
 
-    id: Id
-    recipient_id: RecipientId
-    recipient: Address
-    next_hop: NextHop
+    id: fields.Id
+    recipient_id: fields.RecipientId
+    recipient: fields.Address
+    next_hop: fields.NextHop
     reason: str = ""
 
 
 class DeferredUntil(Event, frozen=True, kw_only=True, tag="deferred"):
     """To be tried again at `due`, in `delay` s. `attempt` counts those that this message is charged with."""
 
-    id: Id
-    recipient_id: RecipientId
-    recipient: Address
-    next_hop: NextHop
-    host: Host
-    reply: Reply
+    id: fields.Id
+    recipient_id: fields.RecipientId
+    recipient: fields.Address
+    next_hop: fields.NextHop
+    host: fields.Host
+    reply: fields.Reply
     attempt: int
-    due: Wall
-    delay: Seconds
-    transfer: Told = None
+    due: fields.Wall
+    delay: fields.Seconds
+    transfer: fields.Told = None
 
 
 class Bounced(Event, frozen=True, kw_only=True, tag="failed"):
     """Given up: the end, for this recipient. `report` is the id of the DSN, empty where none is due."""
 
-    id: Id
-    recipient_id: RecipientId
-    recipient: Address
-    next_hop: NextHop
-    host: Host
-    reply: Reply
+    id: fields.Id
+    recipient_id: fields.RecipientId
+    recipient: fields.Address
+    next_hop: fields.NextHop
+    host: fields.Host
+    reply: fields.Reply
     attempt: int
     report: str
-    transfer: Told = None
-    age: Age = 0.0
+    transfer: fields.Told = None
+    age: fields.Age = 0.0
 
 
 # --- destinations ---
@@ -298,30 +291,30 @@ class Resolved(Event, frozen=True, kw_only=True):
     """The MX answer for a domain, in the order of use."""
 
     domain: str
-    hosts: list[Host]
+    hosts: list[fields.Host]
 
 
 class Opened(Event, frozen=True, kw_only=True):
     """A connection of ours is greeted: the `open`th of at most `limit` now. `tls` is empty in plain text. Seconds for
     the TCP connection, for greeting and EHLO, and for STARTTLS with its EHLO."""
 
-    site: Site
-    host: Host
-    address: Ip
+    site: fields.Site
+    host: fields.Host
+    address: fields.Ip
     tls: str
     open: int
     limit: int
-    connect: Seconds = 0.0
-    greeting: Seconds = 0.0
-    handshake: Seconds = 0.0
+    connect: fields.Seconds = 0.0
+    greeting: fields.Seconds = 0.0
+    handshake: fields.Seconds = 0.0
 
 
 class Closed(Event, frozen=True, kw_only=True):
     """A connection of ours is over, after so many transactions."""
 
-    site: Site
-    host: Host
-    address: Ip
+    site: fields.Site
+    host: fields.Host
+    address: fields.Ip
     messages: int
 
 
@@ -329,18 +322,18 @@ class Unreachable(Event, frozen=True, kw_only=True):
     """A host could not be spoken to while `open` other connections to its site are good; `phase`: dns | connect |
     greeting | ehlo | tls | auth"""
 
-    id: Id
-    site: Site
-    host: Host
+    id: fields.Id
+    site: fields.Site
+    host: fields.Host
     phase: str
-    reply: Reply
+    reply: fields.Reply
     open: int
 
 
 class Adapted(Event, frozen=True, kw_only=True):
     """A site may have `limit` connections now, and why."""
 
-    site: Site
+    site: fields.Site
     limit: int
     reason: str
 
@@ -349,19 +342,19 @@ class Limited(Event, frozen=True, kw_only=True):
     """What keeps more from being sent to a site now: `by` connections | feedback | rate | connection_rate |
     max_connections | rest; told when it changes. `wait` where it is known."""
 
-    site: Site
+    site: fields.Site
     by: str
-    wait: Seconds = 0.0
+    wait: fields.Seconds = 0.0
     reason: str = ""
 
 
 class BackedOff(Event, frozen=True, kw_only=True, tag="backoff"):
     """A destination cannot be spoken to; one probe follows after `delay` s."""
 
-    next_hop: NextHop
+    next_hop: fields.NextHop
     failures: int
-    delay: Seconds
-    reply: Reply
+    delay: fields.Seconds
+    reply: fields.Reply
 
 
 # --- operators ---
@@ -370,15 +363,15 @@ class BackedOff(Event, frozen=True, kw_only=True, tag="backoff"):
 class Suspended(Event, frozen=True, kw_only=True):
     """Nothing is tried for a next hop until `until` (0: until it is resumed)."""
 
-    next_hop: NextHop
-    until: Wall
+    next_hop: fields.NextHop
+    until: fields.Wall
     reason: str
 
 
 class Resumed(Event, frozen=True, kw_only=True):
     """A suspension is over before its time."""
 
-    next_hop: NextHop
+    next_hop: fields.NextHop
 
 
 class Steered(Event, frozen=True, kw_only=True):
@@ -393,7 +386,7 @@ class Steered(Event, frozen=True, kw_only=True):
 
 
 Lifecycle = Started | Stopping | Stopped | Trouble | Dropped | Reopened | Reloaded
-OfClients = Connected | Disconnected | Secured | Refused | Noticed | LoggedIn | LoginFailed | Fetched | Expired
+OfClients = Connected | Disconnected | Secured | Refused | Shed | Noticed | LoggedIn | LoginFailed | Fetched | Expired
 OfMessages = Accepted | Routed | Attempted | Relayed | DeliveredLocally | Discarded | Deleted | DeferredUntil | Bounced
 OfDestinations = Resolved | Opened | Closed | Unreachable | Adapted | Limited | BackedOff
 OfOperators = Suspended | Resumed | Steered

@@ -65,6 +65,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         _c("tripost_connections_opened_total", "Clients that came.", "service"),
         _c("tripost_connections_secured_total", "Clients whose connection became encrypted.", "service", "tls"),
         _c("tripost_refusals_total", "Clients or commands that were refused, by phase.", "service", "phase"),
+        _c("tripost_connections_shed_total", "Connections that overload told to come again: [limits] lag.", "service"),
         _c("tripost_logins_total", "Clients that logged in.", "service"),
         _c("tripost_login_failures_total", "Logins that failed, and why.", "service", "reason"),
     ),

@@ -125,6 +125,7 @@ def _in(now: Readings) -> Samples:
         "tripost_connections_opened_total": _each(counted.connected),
         "tripost_connections_secured_total": _each(counted.secured),
         "tripost_refusals_total": _each(counted.refused),
+        "tripost_connections_shed_total": _each(counted.shed),
         "tripost_logins_total": _each(counted.logged_in),
         "tripost_login_failures_total": _each(counted.login_failed),
     }

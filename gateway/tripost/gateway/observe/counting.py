@@ -62,6 +62,7 @@ class Counting:
         self.connected = _counts()  # service
         self.secured = _counts()  # service, version
         self.refused = _counts()  # service, phase
+        self.shed = _counts()  # service
         self.logged_in = _counts()  # service
         self.login_failed = _counts()  # service, reason
         self.failed = _counts()  # class
@@ -85,6 +86,7 @@ class Counting:
             events.Connected: self._connected,
             events.Secured: self._secured,
             events.Refused: self._refused,
+            events.Shed: self._shed,
             events.LoggedIn: self._logged_in,
             events.LoginFailed: self._login_failed,
             events.Opened: self._opened,
@@ -150,6 +152,9 @@ class Counting:
 
     def _refused(self, one: events.Refused) -> None:
         self.refused[one_of(one.service, SERVICES), one_of(one.phase, PHASES_IN)] += 1
+
+    def _shed(self, one: events.Shed) -> None:
+        self.shed[(one_of(one.service, SERVICES),)] += one.connections
 
     def _logged_in(self, one: events.LoggedIn) -> None:
         self.logged_in[(one_of(one.service, SERVICES),)] += 1

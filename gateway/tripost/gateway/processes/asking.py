@@ -38,7 +38,7 @@ from tripost.gateway.processes.words import (
 from tripost.queue.bus import Bus
 from tripost.queue.channel import Channel, ChannelGone
 from tripost.queue.dialogue import Line, Tracer, Wanted
-from tripost.queue.events import Event
+from tripost.queue.events import Event, Shed
 
 PATIENCE = 5.0  # seconds for an answer
 AGAIN = 0.2  # seconds until the manager is looked for again
@@ -176,8 +176,13 @@ class Manager:
     # --- what is told ---
 
     def _tell(self, event: Event) -> None:
-        if self._channel is None or not self._channel.offer(Happened(event)):  # type: ignore[arg-type]
-            self._lost += self._channel is None
+        channel = self._channel
+        if channel is None:
+            self._lost += 1
+        elif isinstance(event, Shed):  # seldom, and what is lost while much is to be told is what it counts
+            channel.post(Happened(event))
+        else:
+            channel.offer(Happened(event))  # type: ignore[arg-type]
 
     def _listen(self, *, on: bool) -> None:
         tracers = self._bus.tracing.tracers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tripost.gateway.admission import BUSY, FULL, Admission
+from tripost.gateway.admission import FULL, Admission
 from tripost.gateway.ingress.quotas import Quotas
 from tripost.gateway.peer import Network, is_in
 from tripost.gateway.processes.asking import Manager
@@ -27,7 +27,7 @@ class SharedAdmission(Admission):
         everywhere: Callable[[], int],
         publish: Callable[[int], None],
     ) -> None:
-        super().__init__(most, lag=alone.lag.most)
+        super().__init__(most, lag=alone.lag)
         self._alone = alone  # for times without a manager
         self._free = exempt
         self._manager = manager
@@ -38,11 +38,11 @@ class SharedAdmission(Admission):
     def full(self) -> bool:
         return self.open + self._everywhere() >= self._most
 
-    async def ask(self, client: str, now: float, *, shed: bool = False) -> str:
-        why = FULL if self.full else BUSY if shed and self.lag.busy else ""
-        if why:
+    async def ask(self, client: str, now: float) -> str:
+        if self.full:
             self.refused += 1
-            return why
+            return FULL
+        why = ""
         self.open += 1  # counted at once, so that nobody passes while the manager is asked
         self._publish(self.open)
         if client and not is_in(client, self._free):

@@ -11,7 +11,7 @@ const KEPT = 300; // rows
 const KINDS = {
   "what ends": "relayed,delivered,failed,discarded,deleted",
   "what is stuck": "deferred,failed,unreachable,backoff,limited,suspended,trouble",
-  "what comes": "accepted,refused,loginfailed,noticed",
+  "what comes": "accepted,refused,shed,loginfailed,noticed",
   operators: "steered,suspended,resumed",
   everything: "",
 };
