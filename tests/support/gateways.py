@@ -45,6 +45,8 @@ format = "json"
 drain = "3s"
 """
 
+LOOK = 2.0  # seconds
+
 
 def free_port() -> int:
     with socket.socket() as one:
@@ -53,12 +55,16 @@ def free_port() -> int:
 
 
 def wait_for(what: Callable[[], Any], patience: float = 20.0) -> Any:
-    """Poll a real process's outside until `what` is true; the last value is returned."""
-    end = time.monotonic() + patience
+    """Poll a real process's outside until `what` is true; the last value is returned. Between two looks at most LOOK
+    seconds of the patience are used up, so that one who was stopped for a while still waits."""
+    left, last = patience, time.monotonic()
     while True:
         value = what()
-        if value or time.monotonic() > end:
+        now = time.monotonic()
+        left -= min(now - last, LOOK)
+        if value or left < 0:
             return value
+        last = now
         time.sleep(0.02)
 
 

@@ -102,9 +102,20 @@ class Load:
             one.join(60)
 
 
-def numbers(sink: Sink) -> Counter[int]:
-    """How often each message has come."""
-    return Counter(int(n) for one in list(sink.messages) for n in re.findall(rb"^Subject: n(\d+)", one, re.MULTILINE))
+class Counting(Sink):
+    """`came`: how often each of Load's messages has. Their contents are not kept: there are many."""
+
+    def __init__(self, port: int) -> None:
+        self.came: Counter[int] = Counter()
+        super().__init__(port)
+
+    def take(self, content: bytes) -> None:
+        with self._lock:
+            self.came.update(int(n) for n in re.findall(rb"^Subject: n(\d+)", content, re.MULTILINE))
+
+    def has(self, those: set[int]) -> bool:
+        """All of them?"""
+        return len(self.came) >= len(those) and those <= self.came.keys()
 
 
 def kill_one(gateway: Running, role: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import socketserver
+import sys
 import threading
 from typing import Any
 
@@ -67,6 +68,11 @@ class Sink(socketserver.ThreadingTCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         self._open.add(request)
         super().process_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is killed breaks off; anything else is told."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
         self._open.discard(request)

@@ -74,7 +74,7 @@ def delivering(config: Config) -> int:
 
 
 class Child:
-    """One process, and those after it in its place."""
+    """One process, and those after it in its place. `ended`: it was killed by us, and for no fault of its own."""
 
     def __init__(self, role: str, number: int) -> None:
         self.role = role
@@ -82,6 +82,7 @@ class Child:
         self.name = role if role == MANAGER else f"{role} {number}"
         self.backoff = Backoff()
         self.process: subprocess.Popen[bytes] | None = None
+        self.ended = False
         self.gone = trio.Event()
 
     def signal(self, number: int) -> None:
@@ -236,6 +237,7 @@ class Supervisor:
             self._board.serve(False)
             for one in self._children:  # whose leases would be unknown to the next manager
                 if one.role == DELIVERY and one.process is not None:
+                    one.ended = one.process.returncode is None
                     one.signal(signal.SIGKILL)
                     await one.wait()
 
@@ -248,6 +250,9 @@ class Supervisor:
         if child.role == MANAGER and code == 0:
             self._stop.request("the manager was asked to end")  # tripost drain
             return False
+        if child.ended:
+            child.ended = False
+            return True
         looped = child.backoff.looping
         delay = child.backoff.died(trio.current_time(), lived)
         text = f"{child.name} {how}; it is started again in {delay:g} s"
