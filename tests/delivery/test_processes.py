@@ -14,10 +14,12 @@ from trio.testing import MockClock
 import support.lab
 from support.lab import Hands, Lab, lab
 from support.queues import SMALL, put
+from tripost.delivery.processes.courier import Courier
 from tripost.delivery.processes.messages import Done, FromCourier, FromManager
 from tripost.delivery.settings import DeliverySettings, Destination
 from tripost.delivery.wire.replies import LINES_LIMIT
 from tripost.queue import events
+from tripost.queue.channel import Channel, pair
 from tripost.queue.dialogue import Wanted
 from tripost.queue.framing import decoder, frame
 from tripost.queue.message import Deferred
@@ -277,6 +279,18 @@ def test_both_sides_messages_are_told_apart() -> None:
     for kinds in (FromManager, FromCourier):
         tags = [one.__struct_config__.tag for one in kinds.__args__]
         assert len(tags) == len(set(tags))
+
+
+async def test_one_waits_for_a_manager_that_says_nothing_yet(autojump_clock: MockClock) -> None:
+    """It is just starting, or was stopped: nobody has told where the spool is."""
+    ours, theirs = pair()
+    heard: list[object] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Courier(theirs).run)
+        nursery.start_soon(Channel[FromCourier, FromManager](ours, FromCourier, lambda _, one: heard.append(one)).run)
+        await trio.sleep(20)
+        nursery.cancel_scope.cancel()
+    assert [type(one).__name__ for one in heard] == ["Hello", "Figures", "Figures", "Figures"]
 
 
 async def test_the_dialogue_is_told_as_if_it_were_here(

@@ -86,7 +86,7 @@ class Courier:
         self.here = Here(connect, tls or ClientTls(trio.current_time))
         self.files: Files = files or RealFiles()
         self.run_sync = run_sync or _threads()
-        self.shelf: Shelf
+        self.shelf: Shelf | None = None  # until the manager has said where the spool is
         self.tracers: list[Any] = []  # not empty while somebody listens at the manager
         self._sessions: dict[int, _Session] = {}
         self._nursery: trio.Nursery
@@ -126,7 +126,8 @@ class Courier:
         while True:
             await trio.sleep(FIGURES)
             self.channel.offer(self.figures())
-            self.shelf.close()  # a segment that is removed meanwhile gives back its room
+            if self.shelf is not None:
+                self.shelf.close()  # a segment that is removed meanwhile gives back its room
 
     def figures(self) -> Figures:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -220,6 +221,7 @@ class _Session:
 
     async def _deliver(self, connection: Connection, order: Deliver) -> Done | Unread:
         shelf = self._courier.shelf
+        assert shelf is not None  # nothing is to be delivered before
         try:
             message = await shelf.read(order.place)
             envelope = message.envelope
