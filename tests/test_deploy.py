@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 import trustme
+import yaml
 
 from support.gateways import free_port, wait_for
 from tripost.gateway.cli.main import main
@@ -141,6 +142,36 @@ def test_examples_check(path: pathlib.Path, tmp_path: pathlib.Path, capsys: pyte
     assert main(["check", str(tmp_path / "tripost.toml")]) == 0, capsys.readouterr().err
 
 
+def manifest() -> dict[str, Any]:
+    """What Kubernetes is told, by kind."""
+    text = (DEPLOY / "kubernetes" / "tripost.yaml").read_text()
+    return {one["kind"]: one for one in yaml.safe_load_all(text)}
+
+
+def test_kubernetes(tmp_path: pathlib.Path) -> None:
+    """Its configuration is right, listens where the pod's ports and probes are, and has time to drain."""
+    (text,) = manifest()["ConfigMap"]["data"].values()
+    (tmp_path / "read_token").write_text("0123456789abcdef0123456789abcdef\n")
+    (tmp_path / "read_token").chmod(0o440)
+    (tmp_path / "tripost.toml").write_text(text.replace("/run/secrets/tripost", str(tmp_path)))
+    assert main(["check", str(tmp_path / "tripost.toml")]) == 0
+    config = read(str(tmp_path / "tripost.toml")).config
+    pod = manifest()["StatefulSet"]["spec"]["template"]["spec"]
+    (box,) = pod["containers"]
+    ports = {one["name"]: one["containerPort"] for one in box["ports"]}
+    assert {one.service: int(one.address.rpartition(":")[2]) for one in config.listen} == ports
+    hook = int(box["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] >= config.lifecycle.drain + hook + 20
+    assert {box[f"{one}Probe"]["httpGet"]["path"] for one in ("readiness", "liveness")} == {"/readyz", "/healthz"}
+
+
+@pytest.mark.long
+def test_kubernetes_takes_it() -> None:
+    words = ["run", "-q", "--isolated", "--no-project", "--with", "kubernetes-validate>=1.37", "kubernetes-validate"]
+    said = run(str(DEPLOY / "uv"), *words, "--strict", str(DEPLOY / "kubernetes" / "tripost.yaml"))
+    assert said.count(" passed for resource ") == len(manifest())
+
+
 def blocks() -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(DEPLOY.rglob("*.md"))):
@@ -173,9 +204,10 @@ os.execv(sys.executable, [sys.executable, "-m", "tripost", *sys.argv[1:]])
 
 def test_under_the_sandbox(tmp_path: pathlib.Path) -> None:
     """The restrictions of tripost.service by bubblewrap: read-only root, a user without capabilities, no devices, own
-    processes and IPC, no new privileges, no memory that is written and run. Mail goes in with a password over TLS, and
-    out by POP3."""
+    processes and IPC, no new privileges, no memory that is written and run, the unit's system calls. Mail goes in with
+    a password over TLS, and out by POP3. tests/deploying/test_machine.py has the unit itself, under systemd."""
     bwrap = program("bwrap", "bubblewrap")
+    system_calls = filter_of_unit(tmp_path)
     state, keys = tmp_path / "state", tmp_path / "keys"
     for one in (state, keys):
         one.mkdir()
@@ -199,10 +231,14 @@ def test_under_the_sandbox(tmp_path: pathlib.Path) -> None:
         *("--bind", str(state), str(state), "--ro-bind", str(keys), "/run/credentials"),
         *("--unshare-user", "--uid", "4711", "--gid", "4711", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
         *("--unshare-cgroup-try", "--cap-drop", "ALL", "--die-with-parent", "--new-session"),
-        *("--setenv", "CREDENTIALS_DIRECTORY", "/run/credentials"),
+        *("--setenv", "CREDENTIALS_DIRECTORY", "/run/credentials", "--seccomp", "0"),
         *(sys.executable, "-c", SANDBOX, "serve", str(tmp_path / "t.toml")),
     ]
-    with open(tmp_path / "said", "w") as said, subprocess.Popen(sandbox, stderr=said) as child:
+    with (
+        open(tmp_path / "said", "w") as said,
+        open(system_calls) as standard_input,
+        subprocess.Popen(sandbox, stderr=said, stdin=standard_input) as child,
+    ):
         try:
             context = ssl.create_default_context()
             authority.configure_trust(context)
@@ -228,17 +264,37 @@ def test_under_the_sandbox(tmp_path: pathlib.Path) -> None:
                 return found
 
             assert wait_for(read_it), (tmp_path / "said").read_text()
-            assert sorted(one.name for one in tmp_path.iterdir()) == ["keys", "said", "state", "t.toml"]
+            assert sorted(one.name for one in tmp_path.iterdir()) == ["filter", "keys", "said", "state", "t.toml"]
+            assert restricted(child.pid)
         finally:
             _end(child)
 
 
+def filter_of_unit(folder: pathlib.Path) -> pathlib.Path:
+    """The unit's SystemCallFilter and the like, as the kernel takes it."""
+    program("systemd-analyze", "systemd")
+    words = ["/usr/bin/python3", str(ROOT / "tests/support/unit_filter.py"), str(DEPLOY / "systemd/tripost.service")]
+    done = subprocess.run(words, capture_output=True, timeout=60, check=False)
+    if b"No module named 'seccomp'" in done.stderr:
+        program("python3's module seccomp", "python3-seccomp")
+    assert done.returncode == 0, done.stderr
+    (folder / "filter").write_bytes(done.stdout)
+    return folder / "filter"
+
+
+def innermost(pid: int) -> int:
+    """bubblewrap's child, or its child's."""
+    inner = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return innermost(int(inner[0])) if inner else pid
+
+
+def restricted(pid: int) -> bool:
+    status = pathlib.Path(f"/proc/{innermost(pid)}/status").read_text()
+    wanted = (r"NoNewPrivs:\t1$", r"Seccomp:\t2$", r"CapBnd:\t0+$", r"CapEff:\t0+$")
+    return all(re.search(one, status, re.MULTILINE) for one in wanted)
+
+
 def _end(child: subprocess.Popen[bytes]) -> None:
     """bubblewrap does not hand signals on: its child is asked."""
-    inner = pathlib.Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
-    while inner:
-        pid = int(inner[0])
-        inner = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        if not inner:
-            os.kill(pid, signal.SIGTERM)
+    os.kill(innermost(child.pid), signal.SIGTERM)
     assert child.wait(40) == 0
