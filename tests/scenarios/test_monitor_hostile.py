@@ -343,7 +343,7 @@ def test_a_port_scan_yields_nothing(tmp_path: pathlib.Path) -> None:
         assert nobody.get("/healthz").body == b"ok\n"
         assert nobody.get("/readyz").body == b"ready\n"
         assert Caller(gateway, LOOK, address=address, Host=f"{address}:8025").get("/api/v1/queue/list").status == 200
-        assert Caller(gateway, ACT, address=address, Host="evil.example").get("/api/v1/queue/list").status == 403
+        assert Caller(gateway, LOOK, address=address, Host="tripost:8025").get("/api/v1/queue/list").status == 200
 
 
 def test_a_handshake_that_stays_half_open(tmp_path: pathlib.Path) -> None:

@@ -8,7 +8,8 @@ Rules    - A token opens everything that it is for, from anywhere: `Authorizatio
            its address is, and no header says that somebody else asks through it.
          - Nobody acts without the acting token. Message content is for that token too.
          - The host that a request names is a name of loopback, or of one of `origins`:
-           a foreign page whose name was pointed at us reads nothing.
+           a foreign page whose name was pointed at us reads nothing. A request that
+           shows the token itself may name any: no page knows it.
          - What a browser sends on behalf of a foreign page (Origin) is refused where
            it acts and where it opens a websocket.
 Promise  tokens are compared in constant time, and stand in no URL, page or event. A
@@ -102,7 +103,7 @@ class Doorman:
             may, who = "look", f"monitor, from {asker.client or 'a Unix socket'}"
         if may == "nothing":
             return Verdict(status=401, why=NO_TOKEN, wait=self._pace(asker, now))
-        if not self._known_host(headers.get("host", "")):
+        if "authorization" not in headers and not self._known_host(headers.get("host", "")):
             return Verdict(status=403, why="this Host is neither loopback nor one of [monitor] origins")
         return Verdict(may, who)
 
