@@ -6,10 +6,12 @@ import os
 import pathlib
 
 import pytest
+import trio
 
 from support.fake_files import FakeFiles
+from tripost.queue import apart
 from tripost.queue.errors import SpoolLocked
-from tripost.queue.files import Files, RealFiles
+from tripost.queue.files import Files, RealFiles, RealHandle
 
 
 @pytest.fixture(params=["real", "fake"])
@@ -118,3 +120,58 @@ def test_what_only_the_real_one_has(tmp_path: pathlib.Path) -> None:
     assert big.read_at(0, 6 << 20) == b"x" * (5 << 20)
     assert not os.get_inheritable(big._fd)
     big.close()
+
+
+async def test_the_kernel_syncs_while_others_run(tmp_path: pathlib.Path) -> None:
+    files = RealFiles()
+    syncer = files.syncer()
+    if syncer is None:
+        pytest.skip("this kernel has no io_submit, or no room for it")
+    one = files.create(str(tmp_path / "one"))
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(turn)
+        for number in range(20):
+            one.write_at(number * 4096, b"x" * 4096)
+            assert await syncer.sync(one)
+        nursery.cancel_scope.cancel()
+    assert turns > 20
+    read, write = os.pipe()  # what cannot be synced is not taken, and that is said
+    assert not await syncer.sync(RealHandle(write))
+    one.write_at(0, b"y")
+    assert await syncer.sync(one)
+    one.close()
+    assert not await syncer.sync(one)  # EBADF
+    os.close(read)
+    os.close(write)
+    syncer.close()
+
+
+async def test_a_sync_of_the_kernel_is_waited_for_by_who_is_cancelled(tmp_path: pathlib.Path) -> None:
+    files = RealFiles()
+    syncer = files.syncer()
+    if syncer is None:
+        pytest.skip("this kernel has no io_submit, or no room for it")
+    one = files.create(str(tmp_path / "one"))
+    one.write_at(0, b"x" * (1 << 20))
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        assert await syncer.sync(one)
+    assert await syncer.sync(one)  # nothing of the first is left over
+    syncer.close()
+    one.close()
+
+
+def test_no_room_for_syncs_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "pdp11")
+    assert RealFiles().syncer() is None
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setitem(apart._NUMBERS, "x86_64", (-1, -1, -1, -1))  # as under a filter of system calls
+    assert RealFiles().syncer() is None

@@ -10,7 +10,7 @@ import trio
 from msgspec.structs import replace
 from trio.testing import MockClock
 
-from support.fake_files import FakeFiles
+from support.fake_files import FakeFiles, FakeHandle
 from support.queues import SMALL, put, queue_on, unseal
 from tripost.queue import events
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolFull, SpoolLocked, SpoolUnsure
@@ -289,6 +289,8 @@ async def test_a_record_that_cannot_be_read_any_more_is_kept_and_told(autojump_c
     files, seen = FakeFiles(), list[Event]()
     async with queue_on(files, seen=seen) as queue:
         await put(queue, "A", "mx:a")
+        [lease] = await queue.claim("mx:a", 1)  # from memory, the first time
+        queue.release(lease)
         name = os.path.join("spool/log", files.names("spool/log")[0])
         files.content(name)[60] ^= 0xFF
         assert await queue.claim("mx:a", 1) == []
@@ -296,6 +298,32 @@ async def test_a_record_that_cannot_be_read_any_more_is_kept_and_told(autojump_c
         await queue.wait_ready()
         assert len(await queue.claim("mx:a", 1)) == 1
     assert [one.where for one in seen if isinstance(one, events.Trouble)] == ["spool"]
+
+
+async def test_what_came_just_now_is_read_from_memory_once_and_not_much_of_it_is_kept(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tripost.queue.store.RECENT", 8000)
+    files, reads = FakeFiles(), list[int]()
+    read_now = FakeHandle.read_now
+
+    def counted(handle: FakeHandle, offset: int, size: int) -> bytes | None:
+        reads.append(offset)
+        return read_now(handle, offset, size)
+
+    monkeypatch.setattr(FakeHandle, "read_now", counted)
+    async with queue_on(files) as queue:
+        for number in range(20):
+            await put(queue, f"M{number}", "mx:a", content=b"x" * 50)
+        leases = await queue.claim("mx:a", 20)
+        assert [one.envelope.id for one in leases] == [f"M{n}" for n in range(20)]
+        assert [one.message.body for one in leases] == [b"x" * 50] * 20
+        from_disk = len(reads)
+        assert 12 <= from_disk < 20  # some 7 of 1,074 octets are kept
+        for lease in leases:
+            queue.release(lease)
+        assert len(await queue.claim("mx:a", 20)) == 20
+        assert len(reads) == from_disk + 20
 
 
 async def test_a_body_that_is_not_accepted_leaves_nothing() -> None:

@@ -11,7 +11,10 @@ import errno
 import os
 from collections.abc import Callable
 
+import trio
+
 from tripost.queue.errors import SpoolLocked
+from tripost.queue.files import Handle
 
 
 class Crash(BaseException):
@@ -85,9 +88,10 @@ class FakeHandle:
 class FakeFiles:
     """`stop_at`: raise Crash at that I/O boundary; `fail`: {boundary name: errno} to fail with, once each;
     `fail_for_good`: likewise, each time; `fail_at`: {boundary number: errno}; `lies`: syncs that do
-    nothing, or what they were asked ("late") one sync later; `names_of`: every boundary so far."""
+    nothing, or what they were asked ("late") one sync later; `names_of`: every boundary so far. `apart`: it has a
+    syncer."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, apart: bool = True) -> None:
         self._folders: dict[str, dict[str, _Inode]] = {}
         self._durable: dict[str, dict[str, _Inode]] = {}
         self._locked: set[str] = set()
@@ -102,6 +106,7 @@ class FakeFiles:
         self.room = 1 << 40
         self.inodes = 1 << 20
         self.crashed = False
+        self._apart = apart
         self._late: tuple[_Inode, bytes] | None = None
 
     def make_durable(self, inode: _Inode) -> None:
@@ -149,6 +154,9 @@ class FakeFiles:
         return self._folders[folder][name].now
 
     # --- the port ---
+
+    def syncer(self) -> FakeSyncer | None:
+        return FakeSyncer() if self._apart else None
 
     def make_folder(self, path: str) -> None:
         self._folders.setdefault(path, {})
@@ -205,6 +213,19 @@ class FakeFiles:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         self._locked.add(path)
         return FakeHandle(self, _Inode(), lambda: self._locked.discard(path))
+
+
+class FakeSyncer:
+    """Others run before the sync, and after it."""
+
+    async def sync(self, handle: Handle) -> bool:
+        await trio.lowlevel.checkpoint()
+        handle.sync()
+        await trio.lowlevel.checkpoint()
+        return True
+
+    def close(self) -> None:
+        """Nothing to be closed."""
 
 
 async def run_here(work: Callable[[], object]) -> object:

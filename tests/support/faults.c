@@ -2,17 +2,20 @@
 
    LD_PRELOAD this; FAULTS names a file whose lines are "CALL ERRNO [FOLDER]", read anew at each call: while a
    line stands there, CALL (pwrite, sync, reserve or create) fails with ERRNO on files in FOLDER ("spool" when
-   there is none). A failing pwrite writes half of its octets first, as a disk that fills up would. */
+   there is none). A failing pwrite writes half of its octets first, as a disk that fills up would. A sync fails
+   by io_submit too: when its result is fetched. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/aio_abi.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -73,6 +76,27 @@ int fsync(int fd) {
         return real(fd);
     errno = number;
     return -1;
+}
+
+static int submitted = -1; /* the file that is being synced by io_submit: one at a time */
+
+long syscall(long number, ...) {
+    long (*real)(long, long, long, long, long, long, long) = dlsym(RTLD_NEXT, "syscall");
+    long a[6], found;
+    va_list more;
+    va_start(more, number);
+    for (int n = 0; n < 6; n++)
+        a[n] = va_arg(more, long);
+    va_end(more);
+    if (number == SYS_io_submit)
+        submitted = (*(struct iocb **)a[2])->aio_fildes;
+    found = real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    if (number == SYS_io_getevents && found > 0) {
+        int wrong = fault_at("sync", submitted);
+        if (wrong)
+            ((struct io_event *)a[3])->res = -wrong;
+    }
+    return found;
 }
 
 int posix_fallocate64(int fd, off64_t offset, off64_t size) {

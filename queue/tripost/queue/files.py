@@ -1,8 +1,8 @@
 """the only module that opens, syncs, renames
 
 Everything the spool asks of a disk, as a port of plain blocking calls; the
-log runs them in one worker thread hop per commit. A fake with the same
-methods forgets what was not synced, which is how the commit point is tested.
+log runs them in a worker thread, or has the kernel sync meanwhile (`syncer`).
+A fake with the same methods forgets what was not synced, which is how the commit point is tested.
 
 Promise  `Handle.sync` returns only when the octets are on stable storage;
          `sync_folder` likewise for a folder's entries.
@@ -17,6 +17,7 @@ import fcntl
 import os
 from typing import Protocol
 
+from tripost.queue.apart import Apart, open_apart
 from tripost.queue.errors import SpoolLocked
 
 
@@ -46,8 +47,22 @@ class Handle(Protocol):
     def close(self) -> None: ...
 
 
+class Syncer(Protocol):
+    """Syncs without a thread, one file after the other."""
+
+    async def sync(self, handle: Handle) -> bool:
+        """As Handle.sync, while other tasks run; not to be cancelled. False: it could not, nothing was done."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Files(Protocol):
     """A disk."""
+
+    def syncer(self) -> Syncer | None:
+        """None where the system cannot; needs a running event loop."""
+        ...
 
     def make_folder(self, path: str) -> None:
         """Make it, its parents too; the entries are synced."""
@@ -129,8 +144,26 @@ class RealHandle:
         os.close(self._fd)
 
 
+class RealSyncer:
+    """The kernel's."""
+
+    def __init__(self, apart: Apart) -> None:
+        self._apart = apart
+
+    async def sync(self, handle: Handle) -> bool:
+        assert isinstance(handle, RealHandle)
+        return await self._apart.sync(handle.fileno())
+
+    def close(self) -> None:
+        self._apart.close()
+
+
 class RealFiles:
     """The machine's file system."""
+
+    def syncer(self) -> RealSyncer | None:
+        apart = open_apart()
+        return RealSyncer(apart) if apart is not None else None
 
     def make_folder(self, path: str) -> None:
         if os.path.isdir(path):

@@ -1,8 +1,9 @@
 """group commit
 
 One writer appends records to the active segment. Everybody who waits shares
-one write and one fdatasync in one worker-thread hop; the next batch forms
-while this one syncs, and no timer delays a lone message.
+one write and one fdatasync; the next batch forms while this one syncs, and no
+timer delays a lone message. The kernel syncs by itself where it can
+(tripost.queue.apart), else a worker thread writes and syncs.
 
 Promise  `append` returns only when its record is on stable storage. What a
          record changes in memory is applied in the order of the log.
@@ -29,7 +30,7 @@ import msgspec
 import trio
 
 from tripost.queue.errors import SpoolError, SpoolFull, SpoolUnsure
-from tripost.queue.files import Files
+from tripost.queue.files import Files, Syncer
 from tripost.queue.segment import Retired, Writer
 from tripost.queue.tally import Histogram
 
@@ -40,10 +41,9 @@ BODY_THREADS = 16
 
 # Enough waiters for any batch to be one sync; more would only hold memory.
 BATCH_BYTES = 4 << 20
-QUICK = 0.0005  # seconds; a commit that takes so long blocks nobody that would notice
-FEW = 2  # records: a message, and the settlement of the one before
-ROW = 4  # quick ones, and of so few, before the first in the event loop's thread
-HERE_MOST = 64 << 10  # octets that are written there
+APART_MOST = 256 << 10  # octets that are written in the event loop's thread, for the kernel to sync
+STALL = 0.005  # seconds; a write that takes so long waits for the disk, and so do those that come soon after
+AWHILE = 100  # commits in a thread after such a one
 PAUSE = 1.0  # seconds until a disk that failed is tried again
 
 
@@ -115,8 +115,8 @@ class Log:
         self._turning = False
         self._waiting: list[_Waiter] = []
         self._wake = trio.Event()
-        self._quick = 0  # commits in a row that were quick
-        self._few = 0  # batches of so few in a row
+        self._syncer = files.syncer()
+        self._aside = 0  # commits to be made in a thread, because a write was slow
         self._seal = trio.Event()
         if writer.retired:  # what the last run left
             self._seal.set()
@@ -198,11 +198,8 @@ class Log:
                 while self._waiting or self._writer.lost:
                     batch = self._take()
                     again: list[_Waiter] = []
-                    if self._here(batch):
-                        again = self._commit(batch)
-                    else:
-                        with trio.CancelScope(shield=True):
-                            again = await self._run_sync(partial(self._commit, batch))
+                    with trio.CancelScope(shield=True):
+                        again = await self._somehow(batch)
                     self._finish(batch)
                     self._turn_over()
                     if self._writer.retired:
@@ -217,12 +214,34 @@ class Log:
                     waiter.error = waiter.error or SpoolUnsure("the log has stopped")
                     waiter.finish()
 
-    def _here(self, batch: list[_Waiter]) -> bool:
-        """Is this batch committed in the event loop's own thread? A hop into another and back costs more than a quick
-        disk's sync; so one or two small records stay, after several like them, and while no sync was slow."""
-        self._few = self._few + 1 if 1 <= len(batch) <= FEW else 0
-        quick = self._quick >= ROW and self._few >= ROW and self._writer.ready()
-        return quick and not self._waiting and sum(len(waiter.item[1]) for waiter in batch) <= HERE_MOST
+    async def _somehow(self, batch: list[_Waiter]) -> list[_Waiter]:
+        """Commit in the way that costs least now; returns those that are to be tried again."""
+        size = sum([len(waiter.item[1]) for waiter in batch])
+        if self._syncer is None or size > APART_MOST or self._aside or not batch or not self._writer.ready():
+            self._aside = max(0, self._aside - 1)
+            again: list[_Waiter] = await self._run_sync(partial(self._commit, batch))
+            return again
+        return await self._commit_apart(self._syncer, batch)
+
+    async def _commit_apart(self, syncer: Syncer, batch: list[_Waiter]) -> list[_Waiter]:
+        """As `_commit`, but that nobody waits for the disk in a thread; what goes wrong is put right in one."""
+        writer, began = self._writer, time.perf_counter()
+        try:
+            written, handle = writer.put([waiter.item for waiter in batch])
+            if time.perf_counter() - began > STALL:
+                self._aside = AWHILE
+            try:
+                if not await syncer.sync(handle):  # THE COMMIT POINT, as in Writer.write
+                    await self._run_sync(handle.sync)
+            except OSError:
+                writer.failed()
+                raise
+        except OSError as wrong:
+            again: list[_Waiter] = await self._run_sync(partial(self._commit, batch, wrong))
+            return again
+        for waiter, place in zip(batch, writer.durable(written), strict=True):
+            waiter.place = place
+        return []
 
     def _turn_over(self) -> None:
         if self._turning:
@@ -257,24 +276,18 @@ class Log:
             if waiter.place or waiter.error is not None:
                 waiter.finish()
 
-    # --- what follows runs in the worker thread (but see `_here`), one batch at a time ---
+    # --- what follows runs in the worker thread (but see `_commit_apart`), one batch at a time ---
 
-    def _commit(self, batch: list[_Waiter]) -> list[_Waiter]:
-        """Give each waiter a place or an error; returns those that are to be tried again."""
-        began = time.perf_counter()
-        try:
-            return self._try(batch)
-        finally:
-            self._quick = self._quick + 1 if time.perf_counter() - began < QUICK else 0
-
-    def _try(self, batch: list[_Waiter]) -> list[_Waiter]:
-        todo = batch
-        if not self._writer.ready():
+    def _commit(self, batch: list[_Waiter], failure: OSError | None = None) -> list[_Waiter]:
+        """Give each waiter a place or an error; returns those that are to be tried again. `failure`: of a first
+        attempt, made elsewhere."""
+        todo = batch if failure is None else _refuse(batch, self._recover(failure))
+        if failure is None and not self._writer.ready():
             try:
                 self._writer.begin()
             except OSError as wrong:
                 todo = _refuse(batch, translate(wrong))
-        for _ in range(2):
+        for _ in range(2 if failure is None else 1):
             if not todo or not self._writer.usable():
                 break
             try:
@@ -322,6 +335,8 @@ class Log:
         self._writer.retire()
         self._synced()
         await self._seal_all()
+        if self._syncer is not None:
+            self._syncer.close()
 
 
 def _refuse(batch: list[_Waiter], error: SpoolError) -> list[_Waiter]:

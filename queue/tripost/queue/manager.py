@@ -103,15 +103,13 @@ class Queue:
         """Other processes have made these durable: (place, message)."""
         now = self._clock.now()
         for place, message in messages:
+            self._store.recent.keep(place, message)
             self._ledger.enter(place, message, now)
             tell_accepted(self._bus, self._counts, message.envelope, now)
         self.ring()
 
     def _enter(self, message: Acceptance, place: int) -> None:
-        now = self._clock.now()
-        self._ledger.enter(place, message, now)
-        tell_accepted(self._bus, self._counts, message.envelope, now)
-        self.ring()
+        self.enter(((place, message),))
 
     def ring(self) -> None:
         """Something may be claimable now."""
@@ -207,7 +205,7 @@ class Queue:
         """The message's content. Raises SpoolError."""
         reader = self._store.open_body(lease.message)
         try:
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
             reader.close()
             raise

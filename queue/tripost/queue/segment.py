@@ -35,6 +35,13 @@ class Retired(NamedTuple):
     end: int
 
 
+class Written(NamedTuple):
+    """Records that are not synced yet: where they begin, and where the last one ends."""
+
+    offsets: list[int]
+    end: int
+
+
 def segment_name(number: int) -> str:
     return f"{number:010d}.seg"
 
@@ -166,20 +173,33 @@ class Writer:
 
     def write(self, items: Sequence[tuple[int, bytes]]) -> list[int]:
         """Make records (type, payload) durable; their places. Raises OSError."""
+        written, handle = self.put(items)
+        try:
+            handle.sync()  # THE COMMIT POINT: before it nothing is owed, after it everything is
+        except OSError:
+            self.failed()
+            raise
+        return self.durable(written)
+
+    def put(self, items: Sequence[tuple[int, bytes]]) -> tuple[Written, Handle]:
+        """The first half of `write`: the handle is to be synced next, then `durable` or `failed` called."""
         handle = self._handle
         assert handle is not None
         data, offsets, end = records.encode_many(self._key, self._end, items)
         handle.write_at(self._end, data)
-        try:
-            handle.sync()  # THE COMMIT POINT: before it nothing is owed, after it everything is
-        except OSError:
-            self._suspect = True
-            raise
+        return Written(offsets, end), handle
+
+    def durable(self, written: Written) -> list[int]:
+        """What was put is synced; the records' places."""
         base = self.number << OFFSET_BITS
-        self.octets += end - self._end
-        self._end = end
+        self.octets += written.end - self._end
+        self._end = written.end
         self.commits += 1
-        return [base | offset for offset in offsets]
+        return [base | offset for offset in written.offsets]
+
+    def failed(self) -> None:
+        """A sync was: what is on the disk is not known."""
+        self._suspect = True
 
     def undo(self) -> bool:
         """After a failed write, when no sync has failed: True when what it left is durably gone."""

@@ -28,6 +28,31 @@ from tripost.queue.rows import segment_of
 from tripost.queue.segment import segment_name
 from tripost.queue.shelf import Shelf
 
+RECENT = 2 << 20  # octets of messages that are kept in memory after they came
+BESIDE = 1 << 10  # octets of one beside its content
+
+class Recent:
+    """Messages of the last moments, by place: most are claimed at once, and need not be read again. A place is never
+    used again, so that nothing here can be wrong."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Acceptance] = {}
+        self._octets = 0
+
+    def keep(self, place: int, message: Acceptance) -> None:
+        kept = self._kept
+        kept[place] = message
+        self._octets += len(message.body) + BESIDE
+        while self._octets > RECENT:
+            self.take(next(iter(kept)))
+
+    def take(self, place: int) -> Acceptance | None:
+        """It, and it is not kept any more: who tries it again reads it from the disk."""
+        message = self._kept.pop(place, None)
+        if message is not None:
+            self._octets -= len(message.body) + BESIDE
+        return message
+
 
 class Store(Shelf):
     """As its owner has it; `trouble(where, reason)` reports what an operator should look at."""
@@ -44,6 +69,11 @@ class Store(Shelf):
         self._trouble = trouble
         self._ledger = ledger
         self._live = ledger.live
+        self.recent = Recent()
+
+    async def read(self, place: int) -> Acceptance:
+        """As Shelf.read; what came just now is in memory yet."""
+        return self.recent.take(place) or await super().read(place)
 
     def new_body(self, new_name: Callable[[], str], inline: int) -> Body:
         return Body(self._files, self._bodies, new_name, inline, self._run_sync)
