@@ -2,6 +2,7 @@
 
     deploy/uv run python bench/relay.py --peers tripost,postfix,exim --cells 2048:20:conn,2048:20:keep --rounds 3
     deploy/uv run python bench/relay.py --peers tripost,opensmtpd --cells 2048:4:conn
+    deploy/uv run python bench/relay.py --peers tripost@1,tripost@auto --sink discard --cells 2048:20:keep,2048:20:conn
     deploy/uv run python bench/relay.py --peers tripost,postfix --plots . --cells 2048:1:keep,2048:5:keep,2048:50:keep
 
 Each peer is a folder of bench/peers with its settings and a start.sh; "direct" is the source straight into the sink;
@@ -13,8 +14,10 @@ sync the folder; `--folder` is on the disk to be measured. `--plots`: a folder f
 and CPU per message over sessions, and of the latencies.
 
 Told: `accept`, messages a second until the source has its last 250; `relay`, until the sink has them all; `cpu_ms` of
-the relay and everything that it started, per message; `pss_mib`, the most memory that was seen. In each round the
-peers take turns. Needs root, and the Debian packages postfix, exim4-daemon-light and opensmtpd (of which two may be
+the relay and everything that it started, per message; `source_ms`, that of the source; `pss_mib`, the most memory that
+was seen. In each round the peers take turns. What they wrote is removed when all is over: a disk that discards what is
+removed slows who comes next. `--sink discard` is for tripost only: it accepts, and delivers to nowhere, to be seen at
+`accept`. Needs root, and the Debian packages postfix, exim4-daemon-light and opensmtpd (of which two may be
 unpacked beside the installed one, and be on PATH), and Haraka of npm (its node_modules/.bin on PATH).
 """
 
@@ -25,6 +28,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -35,7 +39,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 HERE = pathlib.Path(__file__).parent
@@ -47,6 +51,7 @@ from plots import chart  # noqa: E402
 DIRECT = "direct"
 PROGRAMS = {"postfix": "postfix", "exim": "exim4", "opensmtpd": "smtpd", "haraka": "haraka"}
 PATIENCE = 120.0  # seconds without a message more at the sink, and the run is over
+FIGURES = "accept", "relay", "cpu_ms", "source_ms", "pss_mib"
 WARM = 200  # messages before the measured ones
 
 
@@ -102,13 +107,15 @@ class Sink:
 
 @contextmanager
 def relay(name: str, folder: pathlib.Path, port: int, sink: int) -> Iterator[int]:
-    """A peer, running: the process below which all of it is; 0 for none."""
+    """A peer, running: the process below which all of it is; 0 for none. `sink` 0: it is to discard all."""
     if name == DIRECT:
         yield 0
         return
     name, _, processes = name.partition("@")
     command = [sys.executable, str(HERE / "peers" / "keep.py"), str(HERE / "peers" / name / "start.sh")]
     environment = os.environ | {"PYTHON": sys.executable}
+    if not sink:
+        environment["DISCARD"] = "1"
     if processes:
         environment["PROCESSES"] = processes if processes.isdigit() else f'"{processes}"'
     child = subprocess.Popen([*command, str(port), str(sink), str(folder)], env=environment)
@@ -152,25 +159,34 @@ class _Watch:
         self._thread.join()
 
 
-def measure(name: str, cell: str, count: int, folder: pathlib.Path) -> dict[str, Any]:
-    entry, sink_port = free_port(), free_port()
-    sink = Sink(folder, sink_port)
+def _children() -> float:
+    """CPU seconds of the children that were waited for."""
+    found = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found.ru_utime + found.ru_stime
+
+
+def measure(name: str, cell: str, count: int, folder: pathlib.Path, discard: bool = False) -> dict[str, Any]:
+    entry, sink_port = free_port(), 0 if discard else free_port()
+    sink = None if discard else Sink(folder, sink_port)
     folder.chmod(0o755)
     try:
         with relay(name, folder, entry, sink_port) as root:
             to = entry if root else sink_port
             subprocess.run(_source(cell, to, WARM), check=True, stdout=subprocess.DEVNULL)
-            sink.wait(WARM)
-            watch, before, start = _Watch(root), used(root) if root else 0.0, time.perf_counter()
+            if sink is not None:
+                sink.wait(WARM)
+            watch, before, sent, start = _Watch(root), used(root) if root else 0.0, _children(), time.perf_counter()
             told = subprocess.run(_source(cell, to, count), check=True, stdout=subprocess.PIPE).stdout
-            accepted = time.perf_counter() - start
-            sink.wait(WARM + count)
+            accepted, sent = time.perf_counter() - start, _children() - sent
+            if sink is not None:
+                sink.wait(WARM + count)
             relayed = time.perf_counter() - start
             watch.close()
             time.sleep(1)  # what is left to be tidied up belongs to these messages
             spent = used(root) - before if root else 0.0
     finally:
-        sink.close()
+        if sink is not None:
+            sink.close()
     row: dict[str, Any] = {
         "peer": name,
         "cell": cell,
@@ -178,6 +194,7 @@ def measure(name: str, cell: str, count: int, folder: pathlib.Path) -> dict[str,
         "accept": round(count / accepted),
         "relay": round(count / relayed),
         "cpu_ms": round(spent / count * 1e3, 3),
+        "source_ms": round(sent / count * 1e3, 3),
         "pss_mib": round(watch.most),
     }
     if told.startswith(b"{"):
@@ -189,17 +206,21 @@ def measure(name: str, cell: str, count: int, folder: pathlib.Path) -> dict[str,
 def main(options: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     peers = options.peers.split(",")
+    discard = options.sink == "discard"
+    if discard and not all(one.startswith("tripost") for one in peers):
+        raise SystemExit("--sink discard: only tripost is set up for that")
     tools = [PROGRAMS[one] for one in peers if one in PROGRAMS]
     for tool in ["smtp-source", "smtp-sink", *tools]:
         if shutil.which(tool) is None:
             raise SystemExit(f"{tool} is missing (see the packages that --help names)")
-    for _ in range(options.rounds):
-        for cell in options.cells.split(","):
-            for name in peers:
-                with tempfile.TemporaryDirectory(prefix="relay-", dir=options.folder) as folder:
-                    row = measure(name, cell, options.messages, pathlib.Path(folder))
-                rows.append(row)
-                print(json.dumps({key: value for key, value in row.items() if key != "cdf_ms"}), flush=True)
+    with ExitStack() as folders:
+        for number in range(options.rounds):
+            for cell in options.cells.split(","):
+                for name in peers if number % 2 == 0 else peers[::-1]:
+                    folder = tempfile.TemporaryDirectory(prefix="relay-", dir=options.folder)
+                    row = measure(name, cell, options.messages, pathlib.Path(folders.enter_context(folder)), discard)
+                    rows.append(row)
+                    print(json.dumps({key: value for key, value in row.items() if key != "cdf_ms"}), flush=True)
     if options.plots:
         plot(rows, pathlib.Path(options.plots))
     print(json.dumps({"bench": "relay", "cores": os.cpu_count(), "rounds": options.rounds, "medians": medians(rows)}))
@@ -236,7 +257,7 @@ def medians(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]
     found: dict[str, dict[str, dict[str, float]]] = {}
     for cell, name in dict.fromkeys((row["cell"], row["peer"]) for row in rows):
         some = [row for row in rows if (row["cell"], row["peer"]) == (cell, name)]
-        figures = {key: statistics.median(row[key] for row in some) for key in ("accept", "relay", "cpu_ms", "pss_mib")}
+        figures = {key: statistics.median(row[key] for row in some) for key in FIGURES}
         for part in some[0].get("latency_ms", {}):
             figures[f"{part}_ms"] = statistics.median(row["latency_ms"].get(part, 0.0) for row in some)
         found.setdefault(cell, {})[name] = figures
@@ -247,6 +268,7 @@ if __name__ == "__main__":
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--peers", default="direct,tripost,postfix,exim")
     top.add_argument("--cells", default="2048:20:conn,2048:20:keep,51200:20:conn,2048:20:domains")
+    top.add_argument("--sink", choices=("smtp-sink", "discard"), default="smtp-sink")
     top.add_argument("--messages", type=int, default=5000)
     top.add_argument("--rounds", type=int, default=1)
     top.add_argument("--folder", default=None, help="on the disk that is to be measured")
