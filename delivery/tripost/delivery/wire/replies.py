@@ -9,11 +9,13 @@ Fails    `ReplyError` for what is no reply, or one without end.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import msgspec
 
 LINE_LIMIT = 4096  # RFC 5321 says 512; real servers say more
 LINES_LIMIT = 128
+SHORT = 200  # octets of a line that may be remembered
 TEXT_LIMIT = 480  # characters of text that we put on one line
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)")
@@ -86,7 +88,10 @@ class ReplyReader:
                     raise ReplyError("a reply line is too long")
                 return None
             self._data = rest
-            if self._take(line.removesuffix(b"\r")):
+            line = line.removesuffix(b"\r")
+            if not self._lines and len(line) <= SHORT and (whole := _alone(line)) is not None:
+                return whole
+            if self._take(line):
                 made = _make(int(self._code), self._lines)
                 self._lines, self._code = [], b""
                 return made
@@ -105,14 +110,26 @@ class ReplyReader:
         return match[2] != b"-"
 
 
+@lru_cache(256)
+def _alone(line: bytes) -> Reply | None:
+    """The reply of one line, which hosts say over and over; None for anything else."""
+    match = _LINE.fullmatch(line)
+    if match is None or match[2] == b"-":
+        return None
+    return _make(int(match[1]), [_printable(match[3] or b"")])
+
+
 def _make(code: int, lines: list[str]) -> Reply:
     first = _ENHANCED.match(lines[0])
     if first is None or first[1][0] != str(code)[0]:
         return Reply(code, "", tuple(lines))
     mark = first[1]
+    if len(lines) == 1:
+        return Reply(code, mark, (lines[0][len(mark) :].lstrip(" "),))
     return Reply(code, mark, tuple(line.removeprefix(mark).lstrip(" ") for line in lines))
 
 
 def _printable(data: bytes) -> str:
     """Peers' text goes into logs and reports: nothing in it may act."""
-    return "".join(one if one.isprintable() else "?" for one in data.decode("utf-8", "replace"))
+    text = data.decode("utf-8", "replace")
+    return text if text.isprintable() else "".join([one if one.isprintable() else "?" for one in text])

@@ -150,7 +150,8 @@ class ServerProtocol:
         terms = self.terms
         if len(line) + 2 > place.limit:
             return self.refuse(500, "5.5.2", f"command line longer than {place.limit} octets")
-        if _CONTROL.search(text) is not None or (len(text) == len(line) and not line.isascii()):
+        control = not text.isprintable() and _CONTROL.search(text) is not None
+        if control or (len(text) == len(line) and not line.isascii()):
             return self.refuse(501, "5.5.4", "control characters, or no UTF-8, in a command")
         if place.lmtp is not None and place.lmtp != terms.lmtp:
             return self.refuse(500, "5.5.1", "this is LMTP: say LHLO" if terms.lmtp else "this is SMTP: say EHLO")
