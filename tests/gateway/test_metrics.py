@@ -24,7 +24,7 @@ from tripost.gateway.monitor.metric_table import METRICS, MOST, OTHER, markdown
 from tripost.gateway.monitor.metrics import Metrics, render
 from tripost.gateway.monitor.readings import Machine, Readings, SiteReading, samples
 from tripost.gateway.observe.counting import Counting
-from tripost.gateway.observe.reader import ReaderStatistics
+from tripost.gateway.observe.reader import ReaderStatistics, by_kind
 from tripost.gateway.tls import self_signed
 from tripost.queue import events
 from tripost.queue.log import LogStatistics
@@ -42,7 +42,7 @@ def counted() -> Counting:
     counting, smtp = Counting(), {"service": "smtp", "client": "192.0.2.1"}
     one = {"id": "I", "recipient_id": 0, "recipient": "a@x", "next_hop": "mx:x", "host": "mx.x", "attempt": 1}
     transfer = Transfer("192.0.2.9", mail=0.01, data=0.02, dot=0.03)
-    for event in (
+    some: tuple[events.Event, ...] = (
         events.Accepted(time=1.0, id="I", sender="", recipients=["a@x"], size=100, client="192.0.2.1", seconds=0.004),
         events.Attempted(time=1.0, id="I", next_hop="mx:x", host="mx.x", attempt=1, recipients=1),
         events.Relayed(time=1.0, reply="250 ok", transfer=transfer, age=2.0, **one),
@@ -59,8 +59,8 @@ def counted() -> Counting:
         events.Unreachable(time=1.0, id="I", site="s", host="h", phase="connect", reply="no", open=0),
         events.Limited(time=1.0, site="s", by="rate"),
         events.Steered(time=1.0, who="me", action="hold", what="{}", changed=1),
-    ):
-        counting.take(event)
+    )
+    counting.take(by_kind(some))
     return counting
 
 
@@ -235,7 +235,8 @@ async def test_scrapes_that_come_together_share_one_look(tmp_path: pathlib.Path)
 def test_a_copy_of_counts_stays_as_it_was() -> None:
     counting = counted()
     kept = counting.copy()
-    counting.take(events.Accepted(time=1.0, id="J", sender="", recipients=[], size=1, client="c", seconds=0.1))
+    other = events.Accepted(time=1.0, id="J", sender="", recipients=[], size=1, client="c", seconds=0.1)
+    counting.take(by_kind([other]))
     assert (kept.messages, kept.accepting.count, kept.by_name()["accepted"]) == (1, 1, 1)
     assert (counting.messages, counting.accepting.count, counting.by_name()["accepted"]) == (2, 2, 2)
     assert kept.by_name()["backoff"] == 0, "kinds that did not happen are told too"

@@ -28,10 +28,11 @@ PYTHON = platform.python_version()
 
 def make_metrics(config: Config, sources: Sources, clients: Callable[[], Clients]) -> Metrics:
     counting = Counting()
-    sources.bus.add_sink(counting.take)
+    sources.observer.tap(lambda batch: counting.take(batch.kinds))
 
     async def read() -> Readings:
         fullest = await sources.queue.search.depths.fullest(MOST)
+        sources.observer.flush()  # what happened until now counts
         return _read(config, sources, counting, clients(), fullest)
 
     return Metrics(read, Watcher(os.path.join(config.state, "spool"), _certificates(config)))

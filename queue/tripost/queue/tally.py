@@ -12,6 +12,7 @@ Why      bounds double, so that a quantile is right to a factor of two in the wo
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 import msgspec
 
@@ -33,6 +34,13 @@ class Histogram(msgspec.Struct, gc=False):
     def note(self, seconds: float) -> None:
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
+
+    def note_all(self, durations: Sequence[float]) -> None:
+        """Each of them, for less."""
+        counts, bounds = self.counts, self.bounds
+        for seconds in durations:
+            counts[bisect_left(bounds, seconds)] += 1
+        self.total += sum(durations)
 
     @property
     def count(self) -> int:

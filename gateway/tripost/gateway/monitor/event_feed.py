@@ -13,21 +13,22 @@ from __future__ import annotations
 
 import ipaddress
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from tripost.gateway.monitor.frames import frame
+from tripost.gateway.monitor.frames import frame, frames
 from tripost.gateway.observe.reader import Batch
 from tripost.gateway.observe.schema import KINDS, name_of
-from tripost.queue.events import Accepted, Event, Routed
+from tripost.queue.events import Accepted, AnyEvent, Event, Routed
 from tripost.queue.finding import like
 
 RING = 8 << 20
 ITEMS = 20
-KEPT = 8  # filters of which a batch remembers its frames
+FRESH = 40  # batches, two seconds of many events, that are kept as events too; older ones as octets only
+KEPT = 8  # filters of which such a batch remembers its frames
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -52,6 +53,7 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
+_decode_lines = msgspec.json.Decoder(AnyEvent).decode_lines
 _NAMES = {name_of(kind): kind for kind in KINDS}
 Fields = Annotated[str, Meta(description="values with commas between")]
 CONDITIONS = ("id", "address", "domain", "next_hop", "site", "host", "client", "account", "service")
@@ -63,6 +65,7 @@ class Wanted:
 
     def __init__(self, query: Mapping[str, str]) -> None:
         self.key = tuple(sorted((name, text) for name, text in query.items() if name != "after" and text))
+        self.all = not self.key
         values = {name: [one for one in text.split(",") if one] for name, text in self.key}
         for name, some in values.items():
             if name != "event" and name not in CONDITIONS:
@@ -75,10 +78,6 @@ class Wanted:
         self._kinds = frozenset(_NAMES[name] for name in values.pop("event", []))
         self._values = values
         self._networks = [ipaddress.ip_network(one, strict=False) for one in values.get("client", []) if "/" in one]
-
-    @property
-    def all(self) -> bool:
-        return not self.key
 
     def fits(self, event: Event) -> bool:
         """All conditions hold; of each, one of its values."""
@@ -123,19 +122,26 @@ def _addresses(event: Event) -> list[str]:
 
 
 class Page:
-    """One batch of events, with its frames as they were asked for."""
+    """One batch of events, with its frames as they were asked for, until it is old."""
 
-    __slots__ = ("_framed", "_lines", "events", "first", "last", "size")
+    __slots__ = ("_events", "_framed", "_lines", "first", "last", "size")
 
     def __init__(self, batch: Batch) -> None:
-        self.events = batch.events
-        self._lines: list[bytes] | bytes = batch.lines
+        self._events: Sequence[Event] | None = batch.events
+        self._lines = batch.lines
         self.size = len(batch.lines)
         self.first, self.last = batch.events[0].seq, batch.events[-1].seq
         self._framed: dict[tuple[tuple[str, str], ...], bytes] = {}
 
+    def age(self) -> None:
+        """Keep the octets only: thousands of events that nobody looks at cost all others their place in the caches."""
+        self._events = None
+        self._framed.clear()
+
     def ready(self, wanted: Wanted, after: int) -> bytes | None:
-        """What `frames` gives, where that is no work."""
+        """What `frames` gives, where that is little work."""
+        if wanted.all:
+            return self.frames(wanted, after)
         return self._framed.get(wanted.key) if after < self.first else None
 
     def frames(self, wanted: Wanted, after: int) -> bytes:
@@ -145,20 +151,19 @@ class Page:
         found = self._framed.get(wanted.key)
         if found is None:
             found = self._frames(wanted, 0)
-            if len(self._framed) < KEPT:
+            if self._events is not None and len(self._framed) < KEPT:
                 self._framed[wanted.key] = found
         return found
 
     def _frames(self, wanted: Wanted, after: int) -> bytes:
-        if isinstance(self._lines, bytes):
-            self._lines = self._lines.split(b"\n")
-        return b"".join(
-            [
-                frame(line)
-                for event, line in zip(self.events, self._lines, strict=False)
-                if event.seq > after and (wanted.all or wanted.fits(event))
-            ]
-        )
+        lines = self._lines.split(b"\n")
+        lines.pop()  # behind the last newline
+        skipped = max(0, after - self.first + 1)
+        if wanted.all:
+            return frames(lines[skipped:])
+        events = self._events if self._events is not None else _decode_lines(self._lines)
+        some = zip(events[skipped:], lines[skipped:], strict=True)
+        return frames([line for event, line in some if wanted.fits(event)])
 
 
 class Ring:
@@ -176,6 +181,8 @@ class Ring:
         self._pages.append(page)
         self._size += page.size
         self.last = page.last
+        if len(self._pages) > FRESH:
+            self._pages[-FRESH - 1].age()
         while self._size > RING and len(self._pages) > 1:
             self._size -= self._pages.popleft().size
             self.first = self._pages[0].first

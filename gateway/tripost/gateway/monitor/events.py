@@ -121,6 +121,8 @@ class Events:
                     data = await self._work(partial(page.frames, wanted, cursor))
                 cursor = page.last
                 await _give(wire, data)
+                if cursor < ring.last:
+                    await trio.lowlevel.checkpoint()  # much is to be told: others have their turns between
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # the reader is told as well
 

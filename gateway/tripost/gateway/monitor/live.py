@@ -43,7 +43,7 @@ class Live:
 
     def __init__(self, sources: Sources) -> None:
         self.figures = Figures()
-        sources.bus.add_sink(self.figures.take)
+        sources.observer.tap(lambda batch: self.figures.take(batch.kinds))
         self._from = sources
         self._painter = Painter(sources, self.figures)
         self._feed = Feed()
@@ -67,6 +67,7 @@ class Live:
                 now = trio.current_time()
                 sample = None
                 if now >= next_second:
+                    self._from.observer.flush()  # the second has all that happened in it
                     next_second = max(next_second + 1.0, now + 0.5)
                     sample = self.figures.second(self._from.now(), self._from.queue.statistics())
                     self._painter.second()

@@ -29,6 +29,7 @@ NAMES = ("before", "current")
 HALF = 8 << 20
 PIECE = 256 << 10  # octets of a file that are looked at in one go
 TAIL = 64 << 10
+GATHER = 0.2  # seconds between two writes, where many events come
 
 
 class Boot(msgspec.Struct, frozen=True, gc=False, tag_field="event", tag="boot"):
@@ -56,6 +57,8 @@ class EventFile(Reader):
         self._file: BinaryIO | None = None
 
     # --- the thread's side ---
+
+    gather = GATHER
 
     def consume(self, batches: Sequence[Batch]) -> None:
         """Raises OSError."""

@@ -13,7 +13,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Sequence
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
 
 import msgspec
 
@@ -21,14 +25,28 @@ from tripost.queue.events import Event
 
 MOST = 8 << 20
 _encode_lines = msgspec.json.Encoder().encode_lines
+Kinds = dict[type[Event], list[Any]]
+
+
+def by_kind(events: Iterable[Event]) -> Kinds:
+    """Those of each kind, in their order."""
+    found: defaultdict[type[Event], list[Any]] = defaultdict(list)
+    for one in events:
+        found[type(one)].append(one)
+    return found
 
 
 class Batch:
-    """Some events in their order; `lines` are they as JSON, encoded once for all readers."""
+    """Some events in their order; `lines` are they as JSON, and `kinds` sorted, made once for all readers."""
 
     def __init__(self, events: Sequence[Event]) -> None:
         self.events = events
         self.lines = _encode_lines(events)
+
+    @cached_property
+    def kinds(self) -> Kinds:
+        """To be looked at only."""
+        return by_kind(self.events)
 
 
 class ReaderStatistics(msgspec.Struct, frozen=True):
@@ -45,7 +63,7 @@ class Reader:
     """`start`, `offer`, `close`; what a reader does with a batch is `consume`, in the thread."""
 
     tick: float | None = None  # seconds
-    gather = 0.0  # seconds of batches that `consume` is given at once; 0: one batch
+    gather = 0.0  # seconds between two writes, where many batches come; `consume` is given all of them. 0: each by itself
 
     def __init__(self, name: str, most: int = MOST) -> None:
         self.name = name
@@ -56,6 +74,7 @@ class Reader:
         # each number has one writer: the two threads share no lock
         self._put = self._full = 0  # octets, events
         self._done = self._lost = self._taken = 0
+        self._began = float("-inf")  # the last write
         self.wrong = ""
         self.trouble = ""  # to be told once, by whoever takes it away
 
@@ -127,7 +146,8 @@ class Reader:
         found: list[Batch] = []
         one = first
         if one is not None and self.gather:
-            self._closing.wait(self.gather)
+            self._closing.wait(max(0.0, self._began + self.gather - time.monotonic()))  # at once, where it was quiet
+            self._began = time.monotonic()
         while one is not None:
             found.append(one)
             if not self.gather:
