@@ -20,6 +20,7 @@ from tripost.gateway.observe.history import History
 from tripost.gateway.observe.history_store import FILE, HistoryStore, read_only
 from tripost.gateway.observe.observer import Observer
 from tripost.gateway.observe.past import MOST_ATTEMPTS, About, Past, last_logins, past_of, words
+from tripost.gateway.observe.reader import Batch
 from tripost.gateway.settings import Config
 from tripost.queue.bus import Bus
 from tripost.queue.events import (
@@ -89,9 +90,9 @@ class Told:
         self._put(event)
 
     @property
-    def batch(self) -> list[Event]:
+    def batch(self) -> bytes:
         events, self.events = self.events, []
-        return events
+        return Batch.of(events).lines
 
 
 def store_in(folder: pathlib.Path, size: int = 1 << 30) -> HistoryStore:

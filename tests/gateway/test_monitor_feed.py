@@ -196,7 +196,7 @@ def test_what_cannot_be_wanted(query: dict[str, str]) -> None:
 
 
 def batch(first: int, count: int, size: int = 10) -> Batch:
-    return Batch([Connected(time=1.0, service="s" * size, client="c", seq=first + n) for n in range(count)])
+    return Batch.of([Connected(time=1.0, service="s" * size, client="c", seq=first + n) for n in range(count)])
 
 
 def test_the_ring_gives_what_comes_next() -> None:

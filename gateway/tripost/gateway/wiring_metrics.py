@@ -28,7 +28,7 @@ PYTHON = platform.python_version()
 
 def make_metrics(config: Config, sources: Sources, clients: Callable[[], Clients]) -> Metrics:
     counting = Counting()
-    sources.observer.tap(lambda batch: counting.take(batch.kinds))
+    sources.observer.count(counting.take)
 
     async def read() -> Readings:
         fullest = await sources.queue.search.depths.fullest(MOST)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -22,12 +22,12 @@ from msgspec import Meta
 from tripost.gateway.monitor.frames import frame, frames
 from tripost.gateway.observe.reader import Batch
 from tripost.gateway.observe.schema import KINDS, name_of
-from tripost.queue.events import Accepted, AnyEvent, Event, Routed
+from tripost.queue.events import Accepted, Event, Routed
 from tripost.queue.finding import like
 
 RING = 8 << 20
 ITEMS = 20
-FRESH = 40  # batches, two seconds of many events, that are kept as events too; older ones as octets only
+FRESH = 40  # batches, two seconds of many events, that remember what was made of them
 KEPT = 8  # filters of which such a batch remembers its frames
 
 
@@ -53,7 +53,6 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_lines = msgspec.json.Decoder(AnyEvent).decode_lines
 _NAMES = {name_of(kind): kind for kind in KINDS}
 Fields = Annotated[str, Meta(description="values with commas between")]
 CONDITIONS = ("id", "address", "domain", "next_hop", "site", "host", "client", "account", "service")
@@ -124,18 +123,19 @@ def _addresses(event: Event) -> list[str]:
 class Page:
     """One batch of events, with its frames as they were asked for, until it is old."""
 
-    __slots__ = ("_events", "_framed", "_lines", "first", "last", "size")
+    __slots__ = ("_batch", "_events", "_framed", "_fresh", "first", "last", "size")
 
     def __init__(self, batch: Batch) -> None:
-        self._events: Sequence[Event] | None = batch.events
-        self._lines = batch.lines
+        self._batch = batch
+        self._events: list[Event] | None = None
+        self._fresh = True
         self.size = len(batch.lines)
-        self.first, self.last = batch.events[0].seq, batch.events[-1].seq
+        self.first, self.last = batch.first, batch.last
         self._framed: dict[tuple[tuple[str, str], ...], bytes] = {}
 
     def age(self) -> None:
-        """Keep the octets only: thousands of events that nobody looks at cost all others their place in the caches."""
-        self._events = None
+        """Keep the octets only."""
+        self._fresh, self._events = False, None
         self._framed.clear()
 
     def ready(self, wanted: Wanted, after: int) -> bytes | None:
@@ -151,17 +151,19 @@ class Page:
         found = self._framed.get(wanted.key)
         if found is None:
             found = self._frames(wanted, 0)
-            if self._events is not None and len(self._framed) < KEPT:
+            if self._fresh and len(self._framed) < KEPT:
                 self._framed[wanted.key] = found
         return found
 
     def _frames(self, wanted: Wanted, after: int) -> bytes:
-        lines = self._lines.split(b"\n")
+        lines = self._batch.lines.split(b"\n")
         lines.pop()  # behind the last newline
         skipped = max(0, after - self.first + 1)
         if wanted.all:
             return frames(lines[skipped:])
-        events = self._events if self._events is not None else _decode_lines(self._lines)
+        events = self._events if self._events is not None else self._batch.events
+        if self._fresh:
+            self._events = events  # others may want others of them
         some = zip(events[skipped:], lines[skipped:], strict=True)
         return frames([line for event, line in some if wanted.fits(event)])
 

@@ -43,7 +43,7 @@ class Live:
 
     def __init__(self, sources: Sources) -> None:
         self.figures = Figures()
-        sources.observer.tap(lambda batch: self.figures.take(batch.kinds))
+        sources.observer.count(self.figures.take)
         self._from = sources
         self._painter = Painter(sources, self.figures)
         self._feed = Feed()

@@ -1,6 +1,6 @@
 """what happened since the start, in plain integers
 
-Told events in batches, sorted by kind (`Batch.kinds`): counts all of them, for /metrics.
+Told events some hundred at a time, sorted by kind (`by_kind`): counts all of them, for /metrics.
 One place hears of all events, whichever process they come from, so that what is counted
 here only grows, also when a worker is started anew. Pure.
 

@@ -53,7 +53,7 @@ class History(Reader):
     def consume(self, batches: Sequence[Batch]) -> None:
         store = self._ready()
         try:
-            store.write([event for batch in batches for event in batch.events])
+            store.write(b"".join([one.lines for one in batches]))
             store.shrink()
             self._tidy(store)
         except sqlite3.Error as wrong:

@@ -1,17 +1,18 @@
 """from events to the rows of the history
 
-Pure. Rows are flat lists of values, for statements with many rows each: what is
-bound in one call costs Python's lock once. A message that is accepted and ends
-among the same events needs no second look at its row.
+Pure. Events come as they are encoded for the log; of those that the history keeps,
+only the fields that it keeps are read. Rows are flat lists of values, for statements
+with many rows each: what is bound in one call costs Python's lock once. A message
+that is accepted and ends among the same events needs no second look at its row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from tripost.gateway.observe.schema import name_of
 from tripost.queue.events import (
     Accepted,
     Bounced,
@@ -24,23 +25,67 @@ from tripost.queue.events import (
     Relayed,
     Unreachable,
 )
-from tripost.queue.message import Transfer
 
-_encode = msgspec.json.Encoder().encode
+ENDS: tuple[type[Event], ...] = (Relayed, DeliveredLocally, Discarded, Deleted, Bounced)  # of a recipient
+KEPT: tuple[type[Event], ...] = (Accepted, *ENDS, DeferredUntil, Unreachable, LoggedIn)
+ACCEPTED, LOGGED_IN, LOCAL, DELETED = name_of(Accepted), name_of(LoggedIn), name_of(DeliveredLocally), name_of(Deleted)
+_ENDS = frozenset(name_of(kind) for kind in ENDS)
+_HEADS = tuple(f'{{"event":"{name_of(kind)}",'.encode() for kind in KEPT)
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """What the history keeps of any event, by the names that events have for it; `event` is the outcome of an
+    attempt."""
+
+    event: str
+    time: float
+    seq: int
+    id: str = ""
+    sender: str = ""
+    recipients: list[msgspec.Raw] = []
+    size: int = 0
+    client: str = ""
+    account: str = ""
+    service: str = ""
+    recipient_id: int | None = None
+    recipient: str | None = None
+    next_hop: str | None = None
+    host: str | None = None
+    attempt: int | None = None
+    reply: str | None = None
+    reason: str = ""
+    due: float | None = None
+    report: str = ""
+    transfer: msgspec.Raw = msgspec.Raw()
+
+
+_decode = msgspec.json.Decoder(Line).decode
 
 
 class Rows:
     """`messages`, `attempts`, `ends` and `logins`, as `history_sql` has their columns."""
 
-    def __init__(self, events: Sequence[Event]) -> None:
+    def __init__(self, lines: bytes) -> None:
         self.attempts: list[Any] = []
         self.logins: list[Any] = []
-        self._accepted: list[Accepted] = []
+        self._accepted: list[Line] = []
         self._ended: dict[str, list[float]] = {}  # id → how many recipients, when
-        for event in events:
-            taker = _TAKERS.get(type(event))
-            if taker is not None:
-                taker(self, event)
+        for line in lines.split(b"\n"):
+            if line.startswith(_HEADS):
+                self._take(_decode(line))
+
+    def _take(self, one: Line) -> None:
+        if one.event == ACCEPTED:
+            self._accepted.append(one)
+        elif one.event == LOGGED_IN:
+            self.logins += (one.account, one.time, one.service, one.client)
+        else:
+            hop = "local" if one.event == LOCAL else one.next_hop
+            reply = one.reason if one.event == DELETED else one.reply
+            self.attempts += (one.seq, one.time, one.id, one.event, one.recipient_id, one.recipient, hop, one.host)
+            self.attempts += (one.attempt, reply, one.due, one.report or None, bytes(one.transfer) or None)
+            if one.event in _ENDS:
+                self._end(one.id, one.time)
 
     @property
     def messages(self) -> list[Any]:
@@ -60,7 +105,7 @@ class Rows:
         """Of messages that were accepted before."""
         return [value for id, (count, time) in self._ended.items() for value in (id, int(count), time)]
 
-    def end(self, id: str, time: float) -> None:
+    def _end(self, id: str, time: float) -> None:
         """Of one recipient."""
         known = self._ended.get(id)
         if known is None:
@@ -68,59 +113,3 @@ class Rows:
         else:
             known[0] += 1
             known[1] = time
-
-    def accepted(self, one: Accepted) -> None:
-        self._accepted.append(one)
-
-    def relayed(self, one: Relayed) -> None:
-        self.attempts += (one.seq, one.time, one.id, "relayed", one.recipient_id, one.recipient, one.next_hop, one.host)
-        self.attempts += (one.attempt, one.reply, None, None, _stored(one.transfer))
-        self.end(one.id, one.time)
-
-    def delivered(self, one: DeliveredLocally) -> None:
-        self.attempts += (one.seq, one.time, one.id, "delivered", one.recipient_id, one.recipient, "local", None)
-        self.attempts += (one.attempt, None, None, None, None)
-        self.end(one.id, one.time)
-
-    def discarded(self, one: Discarded) -> None:
-        self.attempts += (one.seq, one.time, one.id, "discarded", one.recipient_id, one.recipient, one.next_hop, None)
-        self.attempts += (None, None, None, None, None)
-        self.end(one.id, one.time)
-
-    def deleted(self, one: Deleted) -> None:
-        self.attempts += (one.seq, one.time, one.id, "deleted", one.recipient_id, one.recipient, one.next_hop, None)
-        self.attempts += (None, one.reason, None, None, None)
-        self.end(one.id, one.time)
-
-    def bounced(self, one: Bounced) -> None:
-        self.attempts += (one.seq, one.time, one.id, "failed", one.recipient_id, one.recipient, one.next_hop, one.host)
-        self.attempts += (one.attempt, one.reply, None, one.report or None, _stored(one.transfer))
-        self.end(one.id, one.time)
-
-    def deferred(self, one: DeferredUntil) -> None:
-        self.attempts += (one.seq, one.time, one.id, "deferred", one.recipient_id, one.recipient, one.next_hop)
-        self.attempts += (one.host, one.attempt, one.reply, one.due, None, _stored(one.transfer))
-
-    def unreachable(self, one: Unreachable) -> None:
-        self.attempts += (one.seq, one.time, one.id, "unreachable", None, None, None, one.host)
-        self.attempts += (None, one.reply, None, None, None)
-
-    def logged_in(self, one: LoggedIn) -> None:
-        self.logins += (one.account, one.time, one.service, one.client)
-
-
-_TAKERS: dict[type[Event], Callable[[Rows, Any], None]] = {
-    Accepted: Rows.accepted,
-    Relayed: Rows.relayed,
-    DeliveredLocally: Rows.delivered,
-    Discarded: Rows.discarded,
-    Deleted: Rows.deleted,
-    Bounced: Rows.bounced,
-    DeferredUntil: Rows.deferred,
-    Unreachable: Rows.unreachable,
-    LoggedIn: Rows.logged_in,
-}
-
-
-def _stored(transfer: Transfer | None) -> bytes | None:
-    return _encode(transfer) if transfer is not None else None

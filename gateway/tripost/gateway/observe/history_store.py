@@ -17,13 +17,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
 from contextlib import closing, suppress
 from urllib.parse import quote
 
 from tripost.gateway.observe.history_rows import Rows
 from tripost.gateway.observe.history_sql import ATTEMPTS, ENDS, INDEXES, LOGINS, MESSAGES, TABLES, statements
-from tripost.queue.events import Event
 
 FILE = os.path.join("history", "history.db")  # in state
 VERSION = 1  # of the tables
@@ -79,9 +77,9 @@ class HistoryStore:
             raise
         return db
 
-    def write(self, events: Sequence[Event]) -> None:
-        """All of them, or none. Raises sqlite3.Error."""
-        db, rows = self._db, Rows(events)
+    def write(self, lines: bytes) -> None:
+        """Events as JSON, all of them or none. Raises sqlite3.Error."""
+        db, rows = self._db, Rows(lines)
         db.execute("BEGIN")
         try:
             for what, values in (

@@ -63,7 +63,7 @@ class EventLog(Reader):
         """Begin the file anew, behind what was offered before; False where there is none."""
         if not self._path:
             return False
-        self._queue.put(Batch(()))
+        self._queue.put(Batch(b"", 0, 0))
         return True
 
     # --- the thread's side ---
@@ -75,7 +75,7 @@ class EventLog(Reader):
             self._write_batch(batch)
 
     def _write_batch(self, batch: Batch) -> None:
-        if not batch.events:
+        if not batch.count:
             self._begin_anew()
         elif self._socket is not None:
             for event in batch.events:

@@ -1,7 +1,8 @@
 """from the bus to the readers
 
-Gathers events for a twentieth of a second where many come, encodes them once,
-and offers the same batch to every reader. What readers lose is told as `dropped`: at once when
+Gathers events, PART at a time, counts them for who asked for that, encodes them
+once, and lets go of them; each twentieth of a second where many come, it offers
+the same octets to every reader. What readers lose is told as `dropped`: at once when
 it begins, each minute while it goes on, and when it is over.
 
 Promise  an event costs its sender an append to a list.
@@ -16,11 +17,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 import trio
 
-from tripost.gateway.observe.reader import Batch, Reader, ReaderStatistics
+from tripost.gateway.observe.reader import Batch, Kinds, Reader, ReaderStatistics, by_kind
 from tripost.queue.bus import Bus
 from tripost.queue.events import Dropped, Event, Trouble
 
 GATHER = 0.05  # seconds
+PART = 128  # events that are encoded at once: so few that they are still in the processor's cache
 MOST_EVENTS = 512  # of a batch
 TELL_EVERY = 60.0  # seconds, while events are lost
 LOOK_AGAIN = 1.0  # seconds, while readers have something to write
@@ -52,34 +54,58 @@ class Observer:
         self.now = now
         self._told = {one.name: _Told() for one in readers}
         self._events: list[Event] = []
+        self._parts: list[Batch] = []
+        self._counters: list[Callable[[Kinds], None]] = []
         self._taps: list[Callable[[Batch], None]] = []
+        self._listening = False
         self._some = trio.Event()
         self._flushed_at = -math.inf
         for one in readers:
             one.start()
         if readers:
-            bus.add_sink(self._take)
+            self._listen()
+
+    def _listen(self) -> None:
+        if not self._listening:
+            self._listening = True
+            self._bus.add_sink(self._take)
 
     def _take(self, event: Event) -> None:
         events = self._events
         events.append(event)
         if len(events) == 1:
             self._some.set()
-        elif len(events) >= MOST_EVENTS:
-            self.flush()
+        elif len(events) >= PART:
+            self._encode()
+            if len(self._parts) >= MOST_EVENTS // PART:
+                self.flush()
 
     def tap(self, take: Callable[[Batch], None]) -> None:
         """`take` gets every batch too, at once; it must be quick and must not raise."""
-        if not self._readers and not self._taps:
-            self._bus.add_sink(self._take)
+        self._listen()
         self._taps.append(take)
+
+    def count(self, take: Callable[[Kinds], None]) -> None:
+        """`take` gets all events, sorted by kind; the same holds for it. What is not flushed it may not have yet."""
+        self._listen()
+        self._counters.append(take)
+
+    def _encode(self) -> None:
+        events, self._events = self._events, []
+        if events:
+            self._parts.append(Batch.of(events))
+            if self._counters:
+                kinds = by_kind(events)
+                for take in self._counters:
+                    take(kinds)
 
     def flush(self) -> None:
         """Give the readers what was gathered."""
-        events, self._events = self._events, []
+        self._encode()
         self._flushed_at = trio.current_time()
-        if events:
-            batch = Batch(events)
+        parts, self._parts = self._parts, []
+        if parts:
+            batch = parts[0] if len(parts) == 1 else _joined(parts)
             for one in self._readers:
                 one.offer(batch)
             for take in self._taps:
@@ -120,3 +146,7 @@ class Observer:
 
     def statistics(self) -> ObserverStatistics:
         return ObserverStatistics(self._bus.emitted, [one.statistics() for one in self._readers])
+
+
+def _joined(parts: Sequence[Batch]) -> Batch:
+    return Batch(b"".join([one.lines for one in parts]), sum([one.count for one in parts]), parts[-1].last)
