@@ -56,6 +56,12 @@ class EventFile(Reader):
         self._first = first
         self._file: BinaryIO | None = None
 
+    def start(self) -> None:
+        """Looks what the runs before have left first: who comes at once is told of it too."""
+        with suppress(OSError):
+            self.oldest = self._oldest()
+        super().start()
+
     # --- the thread's side ---
 
     gather = GATHER

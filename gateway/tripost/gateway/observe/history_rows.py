@@ -59,7 +59,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     transfer: msgspec.Raw = msgspec.Raw()
 
 
-_decode = msgspec.json.Decoder(Line).decode
+_decode_lines = msgspec.json.Decoder(Line).decode_lines
 
 
 class Rows:
@@ -70,22 +70,26 @@ class Rows:
         self.logins: list[Any] = []
         self._accepted: list[Line] = []
         self._ended: dict[str, list[float]] = {}  # id → how many recipients, when
-        for line in lines.split(b"\n"):
-            if line.startswith(_HEADS):
-                self._take(_decode(line))
+        kept = [line for line in lines.split(b"\n") if line.startswith(_HEADS)]
+        for one in _decode_lines(b"\n".join(kept)):
+            if one.event == ACCEPTED:
+                self._accepted.append(one)
+            elif one.event == LOGGED_IN:
+                self.logins += (one.account, one.time, one.service, one.client)
+            else:
+                self._attempt(one)
 
-    def _take(self, one: Line) -> None:
-        if one.event == ACCEPTED:
-            self._accepted.append(one)
-        elif one.event == LOGGED_IN:
-            self.logins += (one.account, one.time, one.service, one.client)
-        else:
-            hop = "local" if one.event == LOCAL else one.next_hop
-            reply = one.reason if one.event == DELETED else one.reply
-            self.attempts += (one.seq, one.time, one.id, one.event, one.recipient_id, one.recipient, hop, one.host)
-            self.attempts += (one.attempt, reply, one.due, one.report or None, bytes(one.transfer) or None)
-            if one.event in _ENDS:
-                self._end(one.id, one.time)
+    def _attempt(self, one: Line) -> None:
+        event = one.event
+        hop = "local" if event == LOCAL else one.next_hop
+        reply = one.reason if event == DELETED else one.reply
+        more = one.report or None, bytes(one.transfer) or None
+        self.attempts += (one.seq, one.time, one.id, event, one.recipient_id, one.recipient, hop, one.host)
+        self.attempts += (one.attempt, reply, one.due, *more)
+        if event in _ENDS:
+            known = self._ended.setdefault(one.id, [0, 0.0])
+            known[0] += 1
+            known[1] = one.time
 
     @property
     def messages(self) -> list[Any]:
@@ -104,12 +108,3 @@ class Rows:
     def ends(self) -> list[Any]:
         """Of messages that were accepted before."""
         return [value for id, (count, time) in self._ended.items() for value in (id, int(count), time)]
-
-    def _end(self, id: str, time: float) -> None:
-        """Of one recipient."""
-        known = self._ended.get(id)
-        if known is None:
-            self._ended[id] = [1, time]
-        else:
-            known[0] += 1
-            known[1] = time

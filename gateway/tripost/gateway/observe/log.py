@@ -29,7 +29,6 @@ from tripost.queue.events import Event
 JOURNAL = "/run/systemd/journal/socket"
 STDERR = 2
 SEND_BUFFER = 1 << 20
-GATHER = 0.2  # seconds between two writes, where many events come
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 Form = Literal["auto", "text", "json", "off"]
@@ -67,8 +66,6 @@ class EventLog(Reader):
         return True
 
     # --- the thread's side ---
-
-    gather = GATHER
 
     def consume(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
