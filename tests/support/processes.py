@@ -44,22 +44,25 @@ def _has(words: list[bytes], number: int) -> bool:
 
 
 @contextmanager
-def running(folder: pathlib.Path, extra: str = "", *, toml: str) -> Iterator[Running]:
+def running(
+    folder: pathlib.Path, extra: str = "", *, toml: str, kind: type[Running] = Running
+) -> Iterator[Running]:
     """As support.gateways has it, once the manager answers too."""
-    with gateways.running(folder, extra, toml=toml) as gateway:
+    with gateways.running(folder, extra, toml=toml, kind=kind) as gateway:
         assert wait_for(lambda: gateway.command("status").returncode == 0)
         yield gateway
 
 
 class Load:
-    """Clients that send until `stop`; each message has a number. `refused`: connections that were not taken."""
+    """Clients that send until `stop`; each message has a number, after `first`. `refused`: connections that were not
+    taken."""
 
-    def __init__(self, port: int, clients: int = 6, domain: str = "far.example") -> None:
+    def __init__(self, port: int, clients: int = 6, domain: str = "far.example", first: int = 0) -> None:
         self.taken: set[int] = set()
         self.refused: list[str] = []
         self._port = port
         self._domain = domain
-        self._number = 0
+        self._number = first
         self._lock = threading.Lock()
         self._going = True
         self._threads = [threading.Thread(target=self._client) for _ in range(clients)]

@@ -16,8 +16,9 @@ import importlib.metadata
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
+from socket import socket
 
 import trio
 
@@ -29,6 +30,7 @@ from tripost.gateway.accounts import AccountsError
 from tripost.gateway.config import Config, Loaded
 from tripost.gateway.control.life_verbs import LifeVerbs
 from tripost.gateway.control.server import ControlServer, Upload, Verb
+from tripost.gateway.handover import Handover, Kept
 from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.inherited import Inherited
@@ -46,6 +48,7 @@ from tripost.gateway.own import Own
 from tripost.gateway.processes.house import House
 from tripost.gateway.reloading import Live, Reloaded, ReloadError
 from tripost.gateway.reports import Reports
+from tripost.gateway.restarting import Restarting, RestartRefused
 from tripost.gateway.submit import Submit
 from tripost.gateway.submit_client import open_to_all
 from tripost.gateway.tls import TlsError
@@ -56,12 +59,13 @@ from tripost.gateway.wiring_ingress import ingress_context
 from tripost.gateway.wiring_listen import admission_of, closed, keep_fresh, make_services, take_descriptors
 from tripost.gateway.wiring_live import Faces, renew_connections, renew_delivery, renew_queue
 from tripost.gateway.wiring_monitor import Monitor
-from tripost.gateway.wiring_queue import queue_settings
+from tripost.gateway.wiring_queue import queue_settings, spool_lock
 from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolDamaged, SpoolError, SpoolLocked
 from tripost.queue.events import Reloaded as ReloadedEvent
 from tripost.queue.events import Reopened, Started, Stopped, Stopping, Trouble
+from tripost.queue.files import Handle, RealHandle
 from tripost.queue.manager import Queue
 from tripost.queue.opening import open_queue
 
@@ -81,11 +85,13 @@ class Gateway:
         read: Callable[[], Loaded] | None = None,
         inherited: Inherited | None = None,
         house: House | None = None,
+        handed: Handover | None = None,
     ) -> None:
         """`read` reads the file anew, for a reload; `inherited` are sockets that were opened for us; `house`: we are
-        the manager, and other processes take mail in."""
+        the manager, and other processes take mail in; `handed`: what the image before us left."""
         self.config = config
-        self._house = house
+        self.house = house
+        self._handed = handed
         self.live = Live(config, read)
         self._inherited = inherited or Inherited({})
         self.phase = "starting"  # starting | serving | draining
@@ -100,19 +106,27 @@ class Gateway:
         self._history = History(config)
         self._event_file = EventFile(config, self.bus.first)
         self._observer: Observer
+        self._control: socket | None = None
+        self._listening: Listening
+        self._lock: Handle | None = None
+        self._held: list[Kept] = []  # sockets for the next image
+        self._stop = Stop()
+        self._restarting = Restarting(self.picture, lambda reason: self._stop.leave(reason))
         self._open: Counter[str] = Counter()  # connections of clients by service
 
     async def run(self, stop: Stop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> bool:
         """Serve until `stop`; True when nothing had to be cut. Raises StartError."""
-        clock = Clock()
+        clock, self._stop = Clock(), stop
+        if self.house is not None:
+            self.house.leave = partial(stop.leave, "restart")
         take_descriptors()
         readers = [one for one in (self._log, self._history, self._event_file) if not one.off]
         self._observer = Observer(self.bus, readers, clock.now)
         try:
             async with trio.open_nursery() as observing:
                 observing.start_soon(self._observer.run)
-                if self._house is not None:
-                    observing.start_soon(self._house.beat)
+                if self.house is not None:
+                    observing.start_soon(self.house.beat)
                 clean = await self._run(clock, stop, task_status)
                 observing.cancel_scope.cancel()
         finally:
@@ -138,10 +152,35 @@ class Gateway:
     def hangup(self) -> None:
         """SIGHUP: the log's file may have been moved, and the configuration changed."""
         self.reopen()
-        if self._house is not None:
+        if self.house is not None:
             return  # the other processes would not know of it
         with suppress(ReloadError):
             self.reload()
+
+    async def restart(self, reason: str) -> None:
+        """Be replaced by another image of this process. Raises RestartRefused; then, and in the log, all is as it
+        was."""
+        try:
+            await (self.house.restart() if self.house is not None else self._restarting.ask(reason))
+        except RestartRefused as wrong:
+            if self.house is None:  # else the supervisor has told it
+                self.bus.emit(Trouble(time=self._observer.now(), where="restart", reason=str(wrong)))
+            raise
+
+    async def restart_told(self) -> None:
+        """SIGUSR2."""
+        with suppress(RestartRefused):
+            await self.restart("SIGUSR2")
+
+    def picture(self) -> Handover:
+        """What is handed over. Raises RestartRefused."""
+        if self.phase != "serving" and not self._stop.leaving:
+            raise RestartRefused(f"the gateway is {self.phase}")
+        if not self.live.from_file:
+            raise RestartRefused("this gateway was not started by tripost serve")
+        assert isinstance(self._lock, RealHandle)
+        sockets = self._held or self._listening.held()
+        return Handover(pid=os.getpid(), state=self.config.state, sockets=sockets, lock=self._lock.fileno())
 
     async def _run(self, clock: Clock, stop: Stop, task_status: trio.TaskStatus[None]) -> bool:
         config = self.config
@@ -154,17 +193,22 @@ class Gateway:
         reporter = Reports(config, router, clock)
         settings, clean = queue_settings(config), False
         self.live.parts = [self._mail.prepare, reporter.prepare, partial(renew_queue, settings)]
+        locked = self.house is not None  # the supervisor has
+        descriptor = self._handed.lock if self._handed is not None else -1
+        keep = nullcontext() if locked else spool_lock(config, descriptor, lambda: stop.leaving)
         try:
-            async with open_queue(
-                os.path.join(config.state, "spool"),
-                settings,
-                clock=clock,
-                bus=self.bus,
-                reporter=reporter,
-                others=self._house.others if self._house is not None else None,
-            ) as queue:
-                reporter.new_id = queue.new_id
-                clean = await self._serve(queue, router, clock, stop, task_status)
+            with keep as self._lock:
+                async with open_queue(
+                    os.path.join(config.state, "spool"),
+                    settings,
+                    clock=clock,
+                    bus=self.bus,
+                    reporter=reporter,
+                    others=self.house.others if self.house is not None else None,
+                    locked=True,
+                ) as queue:
+                    reporter.new_id = queue.new_id
+                    clean = await self._serve(queue, router, clock, stop, task_status)
         except* SpoolLocked as group:
             raise StartError(f"{config.state}: {SpoolLocked.text}") from group
         except* (SpoolError, SpoolDamaged, OSError) as group:
@@ -182,17 +226,18 @@ class Gateway:
             readers = Readers(config, self._mail, logins, self.bus, clock, self._draining)
             names = self._names()
             dispatcher = self._dispatcher(queue, names, clock)
-            end = self._house.end if self._house else stop.request
-            life = LifeVerbs(self.live, self.reload, end, lambda: self.phase)
+            end = self.house.end if self.house else stop.request
+            life = LifeVerbs(self.live, self.reload, end, self.restart, self._state)
             seen = self.addresses, self._observer, self._history
             control = make_control(life, queue, dispatcher, router, self.bus, clock, *seen)
             policy = Policy(router, NullMx(names.null_mx, clock.now))
             monitor = Monitor(config, self._sources(queue, dispatcher, clock, control.verbs), self._event_file)
             smtp = ingress_context(config, queue, policy, self.bus, clock, self._draining, self._patience, logins)
-            here = self._house is None
+            here = self.house is None
             faces = Faces(smtp, {**readers.handlers, "monitor": monitor.serve}, mail_in=here)
             submit = Submit(config, smtp, control.verbs["queue.list"])
-            listening = Listening(make_services(config, faces.handlers), [submit.service()], self.addresses)
+            services = make_services(config, faces.handlers)
+            self._listening = listening = Listening(services, [submit.service()], self.addresses)
             self.live.parts += [partial(renew_delivery, dispatcher), partial(allow, logins), readers.prepare]
             self.live.parts.append(partial(renew_connections, self._admission, submit, faces, listening))
             self._bind(control, listening)
@@ -208,34 +253,57 @@ class Gateway:
                 await work.start(dispatcher.run)
                 outer.start_soon(self._mail.keep_up, queue, clock)
                 outer.start_soon(readers.run)
-                if self._house is not None:
+                if self.house is not None:
                     full, guard = self._mail.mailboxes.full, logins.guard
-                    outer.start_soon(self._house.run, self.bus, clock, self._admission, smtp.quotas, guard, full)
+                    outer.start_soon(self.house.run, self.bus, clock, self._admission, smtp.quotas, guard, full)
                 acceptor = Acceptor(work, self.bus, clock, self._admission, partial(closed, queue), self._open)
-                await listening.run(acceptor, partial(self._started, clock, task_status), stop.wait)
-                self.phase = "draining"
-                self.bus.emit(Stopping(time=clock.now(), reason=stop.reason))
-                self._draining.begin()
-                dispatcher.stop()
-                if self._house is not None:
-                    work.start_soon(self._house.quiet)
-                work.cancel_scope.deadline = trio.current_time() + self.live.config.lifecycle.drain
+                started = partial(self._started, clock, task_status)
+                await listening.run(acceptor, started, stop.wait, lambda: stop.leaving)
+                self._drain(clock, stop, dispatcher, work)
             cut = work.cancel_scope.cancelled_caught
+            self._part(control, listening, stop)
             outer.cancel_scope.cancel()
         return not cut
 
+    def _drain(self, clock: Clock, stop: Stop, dispatcher: Dispatcher, work: trio.Nursery) -> None:
+        """Nobody comes in any more: end what is under way."""
+        self.phase = "draining"
+        self.bus.emit(Stopping(time=clock.now(), reason=stop.reason))
+        self._draining.begin()
+        dispatcher.stop()
+        if self.house is not None and not stop.leaving:
+            work.start_soon(self.house.quiet)
+        work.cancel_scope.deadline = trio.current_time() + stop.within(self.live.config.lifecycle.drain)
+
     def _bind(self, control: ControlServer, listening: Listening) -> None:
         """Raises ListenError, OSError; then nothing is bound."""
-        control.bind()
+        if self.house is not None:
+            self.house.offer(self._inherited)
+        held = self._inherited.take(control.address)
+        control.bind(held.socket if held is not None else None)
         try:
-            if self._house is not None:
-                self._house.adopt(listening, self._inherited)
+            listening.bind(self._inherited)
+            if self.house is not None:
+                listening.told(self.house.addresses)
             else:
-                listening.bind(self._inherited)
                 open_to_all(self.config)
         except BaseException:
             control.close()
             raise
+
+    def _part(self, control: ControlServer, listening: Listening, stop: Stop) -> None:
+        """From our sockets: they close, or stay open for who comes next."""
+        if self.house is None and not stop.leaving:
+            listening.close()
+            return
+        self._control = control.leave()
+        if self._control is not None:
+            self._held = [*listening.held(), Kept(control.address, self._control.fileno())]
+
+    def _state(self) -> str:
+        """As `phase`; a manager waits for somebody who takes mail in."""
+        waits = self.phase == "serving" and self.house is not None and not self.house.taken_in()
+        return "starting" if waits else self.phase
 
     def _started(self, clock: Clock, task_status: trio.TaskStatus[None]) -> None:
         self.phase = "serving"
@@ -260,11 +328,11 @@ class Gateway:
             observer=self._observer,
             connections=self._connections,
             verbs=verbs,
-            processes=self._house.trouble if self._house is not None else lambda: "",
+            processes=self.house.trouble if self.house is not None else lambda: "",
         )
 
     def _connections(self) -> Mapping[str, int]:
-        others = self._house.ingress if self._house is not None else None
+        others = self.house.ingress if self.house is not None else None
         return self._open + others.open if others is not None else self._open
 
     def _names(self) -> Resolver:
@@ -282,7 +350,7 @@ class Gateway:
             local=self._mail.delivery,
             bus=self.bus,
             clock=clock,
-            opener=self._house.opener(config, self.bus, clock) if self._house is not None else None,
+            opener=self.house.opener(config, self.bus, clock) if self.house is not None else None,
         )
 
 

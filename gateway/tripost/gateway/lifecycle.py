@@ -3,7 +3,8 @@
 The first SIGTERM or SIGINT asks for a drain: accepting stops, sessions and
 deliveries may finish within `drain` seconds. A second signal stops at once.
 Whatever is cut is safe: a message is either acknowledged and on disk, or its
-sender was never told 250.
+sender was never told 250. A restart ends in the same way, within HANDING
+seconds and with the listening sockets open; a signal makes an end of it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from contextlib import contextmanager
 from typing import cast
 
 import trio
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)  # which we heed
+HANDING = 1.0  # seconds that sessions and deliveries have before another image of this process takes their place
 
 
 class StartError(Exception):
@@ -27,13 +31,25 @@ class Stop:
         self._soft = trio.Event()
         self._hard = trio.Event()
         self.reason = ""
+        self.leaving = False  # for another image of this process
 
     def request(self, reason: str) -> None:
-        """First call: drain. Second call: at once."""
-        if self._soft.is_set():
+        """First call: drain; a restart becomes one. Second call: at once."""
+        if self._soft.is_set() and not self.leaving:
             self._hard.set()
+        self.leaving = False
         self.reason = self.reason or reason
         self._soft.set()
+
+    def leave(self, reason: str) -> None:
+        """End, within HANDING seconds, for another image of this process; nothing once an end was asked for."""
+        if not self._soft.is_set():
+            self.leaving, self.reason = True, reason
+            self._soft.set()
+
+    def within(self, drain: float) -> float:
+        """Seconds that there are for what is under way."""
+        return HANDING if self.leaving else drain
 
     @property
     def asked(self) -> bool:
@@ -83,15 +99,19 @@ async def watch_signals(
     stop: Stop,
     told: Callable[[str], None],
     hangup: Callable[[], None] | None = None,
+    restart: Callable[[], None] | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Turn SIGTERM and SIGINT into `stop.request`, and SIGHUP into `hangup`; runs until cancelled."""
-    numbers = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangup is not None else [])]
-    with trio.open_signal_receiver(*numbers) as received:
+    """Turn SIGTERM and SIGINT into `stop.request`, SIGHUP into `hangup`, SIGUSR2 into `restart`; runs until cancelled.
+    Those that came while they were held (`handover.hold_signals`) come now."""
+    others = {signal.SIGHUP: hangup, signal.SIGUSR2: restart}
+    wanted = {number: what for number, what in others.items() if what is not None}
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, *wanted) as received:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         task_status.started()
         async for number in received:
-            if hangup is not None and number == signal.SIGHUP:
-                hangup()
+            if number in wanted:
+                wanted[signal.Signals(number)]()
                 continue
             name = signal.Signals(number).name
             told(name)

@@ -72,6 +72,7 @@ class Service:
         self.busy = busy
         self.terms = terms or Terms()
         self.listener: stdlib_socket.socket | None = None
+        self.open_before = False  # clients may have come before this process was there
         self.inherited = False  # somebody else's: a Unix socket's file stays
         self.gentle = name == "monitor"
 

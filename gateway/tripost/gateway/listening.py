@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from tripost.gateway.handover import Kept
 from tripost.gateway.inherited import Inherited
-from tripost.gateway.listeners import Acceptor, ListenError, Service, bind, close
+from tripost.gateway.listeners import Acceptor, Service, bind, close
 from tripost.gateway.tls import Certificates
 
 
@@ -28,20 +29,27 @@ class Listening:
         self._acceptor: Acceptor | None = None
 
     def bind(self, inherited: Inherited) -> None:
-        """Sockets that were handed over serve the `[[listen]]` with their address. Raises ListenError; also for one
-        that no `[[listen]]` has: somebody waits there, and nobody would ever answer."""
-        for service in self.services:
-            service.listener = inherited.take(service.address)
-            service.inherited = service.listener is not None
-        if inherited.rest:
-            left = ", ".join(inherited.rest)
-            raise ListenError(f"handed over by LISTEN_FDS, but no [[listen]] has this address: {left}")
+        """Sockets that are open already serve the `[[listen]]` with their address. Raises ListenError; also for one of
+        systemd's that no `[[listen]]` has."""
+        for service in [*self.services, *self.own]:
+            held = inherited.take(service.address) if service.listener is None else None
+            if held is not None:
+                service.listener, service.inherited, service.open_before = held.socket, held.given, True
+        inherited.finish()
         bind([*self.services, *self.own])
         self._tell()
 
     def told(self, addresses: dict[str, list[str]]) -> None:
         """Others listen too, for the same gateway: all of its addresses."""
         self._addresses.update(addresses)
+
+    def held(self) -> list[Kept]:
+        """Those that are bound, for another image of this process."""
+        found: list[Kept] = []
+        for one in [*self.services, *self.own]:
+            if one.listener is not None:
+                found.append(Kept(one.address, one.listener.fileno(), one.inherited))
+        return found
 
     def certificates(self) -> Certificates | None:
         """Those of `[tls]`, which all services have in common."""
@@ -50,8 +58,15 @@ class Listening:
     def close(self) -> None:
         close([*self.services, *self.own])
 
-    async def run(self, acceptor: Acceptor, started: Callable[[], None], stop: Callable[[], Awaitable[None]]) -> None:
-        """Accept until `stop` returns; then nobody is listened to."""
+    async def run(
+        self,
+        acceptor: Acceptor,
+        started: Callable[[], None],
+        stop: Callable[[], Awaitable[None]],
+        kept: Callable[[], bool],
+    ) -> None:
+        """Accept until `stop` returns; then nobody is listened to, or, where the sockets are `kept` for somebody else,
+        clients wait for him."""
         self._acceptor = acceptor
         async with trio.open_nursery() as self._accepting:
             for service in [*self.services, *self.own]:
@@ -60,7 +75,8 @@ class Listening:
             await stop()
             self._accepting.cancel_scope.cancel()
         self._accepting = None
-        self.close()
+        if not kept():
+            self.close()
 
     def prepare(self, wanted: list[Service]) -> Callable[[], None]:
         """Raises ListenError."""

@@ -3,13 +3,14 @@
 API      `Notifier(environment)`; `started()` once connections are taken, so that it can be given to whoever wants a
          TaskStatus; `run(stop)` tells the watchdog that the event loop goes round, and the end when `stop` returns.
 Promise  harmless without systemd, and when it does not take what we say. The variables are taken out of the
-         environment: children do not speak for us.
+         environment: children do not speak for us. The next image of this process gets them: `variables`.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 
 import trio
@@ -19,6 +20,8 @@ class Notifier:
     """Of one process."""
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
+        names = "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"
+        self.variables = {name: environment[name] for name in names if name in environment}
         address = environment.pop("NOTIFY_SOCKET", "")
         meant = environment.pop("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         period = environment.pop("WATCHDOG_USEC", "")
@@ -40,13 +43,18 @@ class Notifier:
     def started(self, value: None = None) -> None:
         self.tell("READY=1\nSTATUS=serving")
 
-    async def run(self, stop: Callable[[], Awaitable[None]]) -> None:
-        """Until cancelled."""
+    def leaving(self) -> None:
+        """Another image of this process goes on; it says when it is `started`."""
+        self.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}\nSTATUS=restarting")
+
+    async def run(self, stop: Callable[[], Awaitable[None]], leaving: Callable[[], bool]) -> None:
+        """Until cancelled. `leaving`: the process does not end."""
         async with trio.open_nursery() as nursery:
             if self.interval:
                 nursery.start_soon(self._watched)
             await stop()
-            self.tell("STOPPING=1\nSTATUS=draining")
+            if not leaving():
+                self.tell("STOPPING=1\nSTATUS=draining")
 
     async def _watched(self) -> None:
         while True:

@@ -67,6 +67,11 @@ class Live:
         self.parts: list[Part] = []
         self._read = read
 
+    @property
+    def from_file(self) -> bool:
+        """Can the file be read again?"""
+        return self._read is not None
+
     def reload(self) -> Reloaded:
         """Raises ReloadError."""
         if self._read is None:

@@ -42,6 +42,7 @@ class Shedder:
         self._clock = clock
         self._overload = Overload()
         self._more = False  # the last turn left some waiting
+        self._since = trio.current_time() if service.open_before else -inf  # clients came before: a restart
 
     async def accept(self, listener: stdlib_socket.socket, most: int) -> list[tuple[stdlib_socket.socket, Any]]:
         """Up to `most` that are let in, with their addresses; none where all were refused, or it is time to tell
@@ -65,6 +66,8 @@ class Shedder:
 
     def _refused(self, sock: stdlib_socket.socket, turn: float, now: float) -> bool:
         waited = sockets.waited(sock)
+        if waited is not None and now - waited < self._since:
+            return False
         if not self._overload.refuse(turn if waited is None else waited, now, self._admission.lag):
             return False
         self._admission.refused += 1

@@ -180,6 +180,11 @@ def close(listener: stdlib_socket.socket, address: str) -> None:
     """Stop listening; harmless when the file of a Unix socket is gone already."""
     if listener.fileno() >= 0:
         trio.lowlevel.notify_closing(listener)
+    discard(listener, address)
+
+
+def discard(listener: stdlib_socket.socket, address: str) -> None:
+    """As `close`, for one on which nobody waits."""
     listener.close()
     if address.startswith(UNIX):
         try:

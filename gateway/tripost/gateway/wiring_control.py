@@ -54,8 +54,7 @@ def make_control(
             "state": life.phase(),
             **_readiness(life.phase(), queue),
             "hostname": config.hostname,
-            "version": importlib.metadata.version("tripost"),
-            "pid": os.getpid(),
+            **_image(bus),
             "up": round(clock.now() - began, 1),
             "listeners": addresses,
             "events": msgspec.to_builtins(observer.statistics()),
@@ -82,6 +81,11 @@ def make_control(
         **life.verbs,
     }
     return ControlServer(os.path.join(config.state, "control.sock"), config.admin.group, verbs, bus, clock)
+
+
+def _image(bus: Bus) -> dict[str, Any]:
+    """`boot`: another number after each start and restart."""
+    return {"version": importlib.metadata.version("tripost"), "pid": os.getpid(), "boot": bus.first}
 
 
 def _readiness(phase: str, queue: Queue) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tripost.queue.rows import OFFSET_BITS
 HEAD = 8  # numbers
 ROW = 8
 MESSAGES, OCTETS, BEATS, OPEN, READY = 0, 1, 2, 3, 4  # of the head
-RUN, PLACE, TAKEN, TURN, ROW_BEATS, ROW_OPEN = 0, 1, 2, 3, 4, 5  # of a row
+RUN, PLACE, TAKEN, TURN, ROW_BEATS, ROW_OPEN, ROW_READY = 0, 1, 2, 3, 4, 5, 6  # of a row
 CLOSED = 1  # lowest bit of PLACE: nothing more comes in that segment
 
 
@@ -37,7 +37,7 @@ class Board:
         at = _row(writer)
         if run:
             self._cells[at + PLACE] = self._cells[at + TURN] = 0
-        self._cells[at + ROW_OPEN] = 0
+        self._cells[at + ROW_OPEN] = self._cells[at + ROW_READY] = 0
         self._cells[at + RUN] = run
 
     def run(self, writer: int) -> int:
@@ -64,6 +64,13 @@ class Board:
     def newest(self, writer: int) -> int:
         """The segment in which the writer writes, 0 for none yet."""
         return self._cells[_row(writer) + PLACE] >> OFFSET_BITS
+
+    def accept(self, writer: int) -> None:
+        """The writer takes connections now."""
+        self._cells[_row(writer) + ROW_READY] = 1
+
+    def accepts(self, writer: int) -> bool:
+        return bool(self._cells[_row(writer) + ROW_READY])
 
     # --- of whoever `writer` is, 0 the manager ---
 

@@ -50,9 +50,10 @@ async def open_queue(
     run_sync: RunSync | None = None,
     random: Callable[[], float] = stdlib_random.random,
     others: Others | None = None,
+    locked: bool = False,
 ) -> AsyncGenerator[Queue, None]:
-    """Lock the folder, recover what it holds, run the committer. `others`: ingress processes write too, and whoever
-    started them and us holds the lock. Raises SpoolLocked, SpoolDamaged, SpoolError."""
+    """Lock the folder, unless it is `locked` by whoever calls, recover what it holds, run the committer. `others`:
+    ingress processes write too. Raises SpoolLocked, SpoolDamaged, SpoolError."""
     disk: Files = files if files is not None else RealFiles()
     # each its own threads: whoever reads or writes contents never keeps the log waiting for one
     hop, log_hop = run_sync or threads(BODY_THREADS), run_sync or threads(LOG_THREADS)
@@ -60,7 +61,7 @@ async def open_queue(
     def trouble(where: str, reason: str) -> None:
         bus.emit(events.Trouble(time=clock.now(), where=where, reason=reason))
 
-    lock = lock_spool(disk, folder) if others is None else None
+    lock = None if locked else lock_spool(disk, folder)
     try:
         recovered = await _recover(disk, folder, clock, hop, others.board if others is not None else None)
         ledger = recovered.ledger
@@ -71,9 +72,8 @@ async def open_queue(
         )
         house = Housekeeping(queue, settings, ledger=ledger, log=log, store=store, clock=clock)
         tasks: list[Callable[[], Awaitable[None]]] = [*house.tasks]
-        tail: Tail | None = None
-        if others is not None:
-            tail = _tail(disk, folder, others.board, recovered, log, queue, trouble, hop)
+        tail = _tail(disk, folder, others.board, recovered, log, queue, trouble, hop) if others is not None else None
+        if others is not None and tail is not None:
             house.ask_turn = tail.ask_turn
             others.growing = lambda: bool(ledger.growing)
             tasks.append(partial(tail.run, others.wait))

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     way.add_argument("--connect", metavar="PATH", help="the manager's Unix socket")
     way.add_argument("--fd", type=int, metavar="N", help="an inherited socket that is connected to the manager")
     options = parser.parse_args(arguments)
-    for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(one, signal.SIG_IGN)
     try:
         end = inherited(options.fd) if options.connect is None else _connected(options.connect)

@@ -60,10 +60,7 @@ def parser() -> argparse.ArgumentParser:
     top_command = commands.add_parser("top", help="watch a gateway, and steer it, in a terminal")
     add_top(top_command)
     _config_option(top_command)
-    reload = _add(commands, "reload", "take the file's configuration into use, all or nothing", "tripost reload")
-    drain = _add(commands, "drain", "end the running gateway when what is under way is done", "tripost drain")
-    drain.add_argument("--no-wait", action="store_true", help="do not wait for its end")
-    _config_option(drain)
+    reload, restart = _add_life(commands)
     status = _add(commands, "status", "what the running gateway is and does", "tripost status")
     explain = _add(
         commands,
@@ -72,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         "tripost explain marc@example.com",
     )
     add_explain(explain)
-    for one in (status, reload, explain, history, trace):
+    for one in (status, reload, restart, explain, history, trace):
         one.add_argument("--json", action="store_true", help="JSON")
         _config_option(one)
     _config_option(route)
@@ -94,6 +91,18 @@ def _add_whole(commands: Any) -> None:
     init = _add(commands, "init", "write a configuration to start from", "tripost init --hostname mx.machin.com --yes")
     add_init(init)
     add_config(commands.add_parser("config", help="the configuration"), _config_option)
+
+
+def _add_life(commands: Any) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """What a running gateway is told about itself: reload and restart."""
+    reload = _add(commands, "reload", "take the file's configuration into use, all or nothing", "tripost reload")
+    restart = _add(
+        commands, "restart", "replace the running gateway by what is installed now, refusing nobody", "tripost restart"
+    )
+    drain = _add(commands, "drain", "end the running gateway when what is under way is done", "tripost drain")
+    drain.add_argument("--no-wait", action="store_true", help="do not wait for its end")
+    _config_option(drain)
+    return reload, restart
 
 
 def _add_about_commands(commands: Any) -> None:
@@ -215,7 +224,7 @@ def _run(options: argparse.Namespace) -> int:
         from tripost.gateway.cli import queue
 
         return queue.run(config, options)
-    if options.command in ("reload", "drain"):
+    if options.command in ("reload", "drain", "restart"):
         from tripost.gateway.cli import life
 
         return life.run(config, options)

@@ -25,8 +25,8 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 class Status(msgspec.Struct):
-    """`state`: starting, serving or draining; `why` it is not `ready`; `up` in seconds; `listeners`: service →
-    addresses."""
+    """`state`: starting, serving or draining; `why` it is not `ready`; `boot`: another number after each start and
+    restart; `up` in seconds; `listeners`: service → addresses."""
 
     state: str
     ready: bool
@@ -34,6 +34,7 @@ class Status(msgspec.Struct):
     hostname: str
     version: str
     pid: int
+    boot: int
     up: float
     listeners: dict[str, list[str]]
     events: ObserverStatistics
@@ -170,6 +171,14 @@ class Taken(msgspec.Struct):
     restart: list[str]
 
 
+class Restarted(msgspec.Struct):
+    """`seconds` from asking until the new one serves; `version`: of it, `was`: of the one before."""
+
+    seconds: float
+    version: str
+    was: str
+
+
 class Checked(msgspec.Struct):
     """`level`: error or warning. `line` and `column` from 1, 0 for a file as a whole; `key` as it is written."""
 
@@ -244,6 +253,7 @@ ROWS: dict[str, type[msgspec.Struct]] = {
     "route": Routed,
     "status": Status,
     "reload": Taken,
+    "restart": Restarted,
     "explain": EXPLAINED,
     "user list": User,
     "queue summary": _like("Hop", Hop, site=str),

@@ -1,12 +1,12 @@
-"""what a running gateway is told about itself: its configuration, and to end
+"""what a running gateway is told about itself: its configuration, to end, and to begin anew
 
 `reload`: the file's configuration, or the reasons why not (exit code 2). `drain`: accept nothing more and end when what
-is under way is done, as at SIGTERM.
+is under way is done, as at SIGTERM. `restart`: as SIGUSR2; it is answered once the new image was tried out.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import msgspec
 
@@ -14,18 +14,26 @@ from tripost.gateway.control.config_verbs import ConfigVerbs
 from tripost.gateway.control.frames import Answer, End
 from tripost.gateway.control.server import Refused, Verb
 from tripost.gateway.reloading import Live, Reloaded, ReloadError
+from tripost.gateway.restarting import RestartRefused
 from tripost.gateway.settings import Config
 
 
 class LifeVerbs:
-    """`stop(reason)` begins the end, of all processes; `phase()`: starting, serving or draining."""
+    """`stop(reason)` begins the end, of all processes, `restart(reason)` a restart (raises RestartRefused); `phase()`:
+    starting, serving or draining."""
 
     def __init__(
-        self, live: Live, reload: Callable[[], Reloaded], stop: Callable[[str], None], phase: Callable[[], str]
+        self,
+        live: Live,
+        reload: Callable[[], Reloaded],
+        stop: Callable[[str], None],
+        restart: Callable[[str], Awaitable[None]],
+        phase: Callable[[], str],
     ) -> None:
         self._live = live
         self._reload = reload
         self._stop = stop
+        self._restart = restart
         self.phase = phase
 
     @property
@@ -35,7 +43,12 @@ class LifeVerbs:
 
     @property
     def verbs(self) -> dict[str, Verb]:
-        return {"reload": self._reloading, "drain": self._drain, **ConfigVerbs(lambda: self.config).verbs}
+        return {
+            "reload": self._reloading,
+            "drain": self._drain,
+            "restart": self._restarting,
+            **ConfigVerbs(lambda: self.config).verbs,
+        }
 
     async def _reloading(self, arguments: dict[str, object], who: str) -> AsyncGenerator[Answer, None]:
         try:
@@ -49,3 +62,10 @@ class LifeVerbs:
         if not begun:
             self._stop(f"drain by {who}")
         yield End({"within": self.config.lifecycle.drain})
+
+    async def _restarting(self, arguments: dict[str, object], who: str) -> AsyncGenerator[Answer, None]:
+        try:
+            await self._restart(f"restart by {who}")
+        except RestartRefused as wrong:
+            raise Refused(str(wrong), 2) from wrong
+        yield End({})

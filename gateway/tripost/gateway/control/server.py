@@ -65,6 +65,7 @@ class ControlServer:
 
     def __init__(self, path: str, group: str, verbs: Mapping[str, Verb | Upload], bus: Bus, clock: Clock) -> None:
         self._path = path
+        self.address = f"{sockets.UNIX}{path}"
         self._group = group
         self.verbs = verbs
         self._bus = bus
@@ -72,9 +73,9 @@ class ControlServer:
         self._clients = trio.CapacityLimiter(CLIENTS)
         self._listener: stdlib_socket.socket | None = None
 
-    def bind(self) -> None:
-        """Raises ListenError."""
-        self._listener = sockets.listen(f"{sockets.UNIX}{self._path}")
+    def bind(self, listener: stdlib_socket.socket | None = None) -> None:
+        """`listener`: it is there already. Raises ListenError."""
+        self._listener = listener or sockets.listen(self.address)
         try:
             self._give_to_group()
         except BaseException:
@@ -85,15 +86,21 @@ class ControlServer:
         """Harmless when it was not bound, and when called twice."""
         listener, self._listener = self._listener, None
         if listener is not None:
-            sockets.close(listener, f"{sockets.UNIX}{self._path}")
+            sockets.close(listener, self.address)
+
+    def leave(self) -> stdlib_socket.socket | None:
+        """The socket goes on with somebody else; whoever asks meanwhile waits for him."""
+        listener, self._listener = self._listener, None
+        return listener
 
     async def run(self) -> None:
         """Until cancelled; `bind` comes first."""
-        assert self._listener is not None
+        listener = self._listener
+        assert listener is not None
         try:
             async with trio.open_nursery() as nursery:
                 while True:
-                    for sock, _ in await sockets.accept(self._listener):
+                    for sock, _ in await sockets.accept(listener):
                         nursery.start_soon(self._client, FastStream(sock))
         finally:
             self.close()

@@ -24,6 +24,7 @@ from tripost.gateway.settings import Config
 from tripost.queue.board import Board, size
 
 _PR_SET_PDEATHSIG = 1
+CONTROL = "control"  # in place of a service
 
 
 class Listening(msgspec.Struct, frozen=True):
@@ -36,8 +37,8 @@ class Listening(msgspec.Struct, frozen=True):
 
 
 class Hand(msgspec.Struct, frozen=True, kw_only=True):
-    """Descriptors, and `number` and `run` of an ingress process. `news`: where the supervisor tells the manager of
-    deaths."""
+    """Descriptors, and `number` and `run` of an ingress process. `writers`: rows of the board; `rows`: those of the
+    ingress processes that there are to be, others finish. `news`: where the supervisor tells the manager of deaths."""
 
     role: str
     parent: int
@@ -46,6 +47,7 @@ class Hand(msgspec.Struct, frozen=True, kw_only=True):
     bell: int
     lock: int
     writers: int
+    rows: list[int]
     number: int = 0
     run: int = 0
     delivery: int = 0  # delivery processes that there are to be
@@ -62,8 +64,12 @@ class Hand(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(one for one in (*own, *(each.descriptor for each in self.listening)) if one >= 0)
 
 
+RESTART = "restart"
+
+
 class News(msgspec.Struct, frozen=True):
-    """What the supervisor tells the manager, a line. `loops`: the role dies again and again; with no text: no more."""
+    """What the supervisor tells the manager, a line. `loops`: the role dies again and again; with no text: no more. Of
+    the role RESTART: why there is none; with no text: make room for the next manager."""
 
     role: str
     text: str
@@ -85,6 +91,7 @@ def take(text: str) -> Hand:
     hand = msgspec.json.decode(text, type=Hand)
     for one in hand.descriptors():
         os.set_inheritable(one, False)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a restart is the supervisor's, whoever is told of it
     die_with_parent(hand.parent)
     return hand
 
@@ -109,10 +116,12 @@ def config_of(hand: Hand) -> Config:
     return msgspec.msgpack.decode(data, type=Config)
 
 
-def make_board(writers: int) -> int:
-    """A descriptor of shared memory with zeros."""
-    descriptor = os.memfd_create("tripost-board")
-    os.ftruncate(descriptor, size(writers))
+def make_board(writers: int, descriptor: int = -1) -> int:
+    """A descriptor of shared memory with zeros; or that one, with as much room."""
+    if descriptor < 0:
+        descriptor = os.memfd_create("tripost-board")
+    if os.fstat(descriptor).st_size < size(writers):
+        os.ftruncate(descriptor, size(writers))
     return descriptor
 
 

@@ -1,7 +1,7 @@
 """what the manager has of the other processes
 
 Their board and bell, the sockets that the supervisor holds for it, their limits
-and events (`answering`), and what the supervisor tells of their deaths.
+and events (`answering`), what the supervisor tells of their deaths, and restarts.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from tripost.gateway.admission import Admission
 from tripost.gateway.guard import Guard
 from tripost.gateway.ingress.quotas import Quotas
 from tripost.gateway.inherited import Inherited
-from tripost.gateway.listening import Listening
 from tripost.gateway.processes.answering import Ingress
-from tripost.gateway.processes.hand import Bell, Hand, News, board_of, listener_of
+from tripost.gateway.processes.hand import CONTROL, RESTART, Bell, Hand, News, board_of, listener_of
+from tripost.gateway.restarting import RestartRefused
 from tripost.gateway.settings import Config
-from tripost.gateway.submit_client import NAME
+from tripost.gateway.trial import PATIENCE as TRIAL
 from tripost.gateway.wiring_listen import MAIL_IN
 from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
@@ -32,6 +32,7 @@ from tripost.queue.opening import Others
 
 BEAT = 1.0
 LOOK = 0.05
+PATIENCE = TRIAL + 5.0  # seconds for the supervisor to try a restart out
 
 
 class House:
@@ -44,7 +45,11 @@ class House:
         self.others = Others(self.board, Bell(hand.bell).wait)
         self.addresses: dict[str, list[str]] = {}
         for one in hand.listening:
-            self.addresses.setdefault(one.service, []).append(one.bound)
+            if one.service != CONTROL:
+                self.addresses.setdefault(one.service, []).append(one.bound)
+        self.leave: Callable[[], None] = lambda: None  # what we do for a restart
+        self._refused = ""
+        self._told = trio.Event()  # what comes of a restart
         self.troubles: dict[str, str] = {}
         self.ingress: Ingress | None = None
         self.crew: Crew | None = None  # the delivery processes
@@ -56,18 +61,17 @@ class House:
         self.crew = Crew(os.path.join(config.state, "spool"), bus, clock)
         return self.crew
 
-    def adopt(self, listening: Listening, inherited: Inherited) -> None:
-        """Give each service the socket that was bound for it. Raises ListenError."""
+    def offer(self, inherited: Inherited) -> None:
+        """Have the sockets that the supervisor bound for us among the inherited ones."""
         for one in self._hand.listening:
             if one.service in MAIL_IN:
                 os.close(one.descriptor)
-            elif one.service == NAME:
-                for service in listening.own:
-                    service.listener, service.inherited = listener_of(one.descriptor), True
             else:
-                inherited.add(one.address, listener_of(one.descriptor))
-        listening.bind(inherited)
-        listening.told(self.addresses)
+                inherited.add(one.address, listener_of(one.descriptor), given=True)
+
+    def taken_in(self) -> bool:
+        """Does an ingress process take connections?"""
+        return any(self.board.accepts(one) for one in self._hand.rows)
 
     def trouble(self) -> str:
         """Why the gateway is not what it should be; "" when it is."""
@@ -78,6 +82,26 @@ class House:
         if not self._ending:
             self._ending = True
             os.kill(os.getppid(), signal.SIGTERM)
+
+    async def restart(self) -> None:
+        """By the supervisor; returns once it begins. Raises RestartRefused."""
+        told = self._told
+        os.kill(os.getppid(), signal.SIGUSR2)
+        try:
+            with trio.fail_after(PATIENCE):
+                await told.wait()
+        except trio.TooSlowError:
+            raise RestartRefused("the supervisor does not answer") from None
+        if self._refused:
+            raise RestartRefused(self._refused)
+
+    def _restart(self, refused: str) -> None:
+        """What the supervisor says of it."""
+        self._refused = refused
+        self._told.set()
+        self._told = trio.Event()
+        if not refused:
+            self.leave()
 
     async def beat(self) -> None:
         """Until cancelled: the supervisor kills who does not."""
@@ -123,11 +147,16 @@ class House:
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 news = msgspec.json.decode(line, type=News)
-                if news.loops and news.text:
+                if news.role == RESTART:
+                    self._restart(news.text)
+                    if not news.text:
+                        continue
+                elif news.loops and news.text:
                     self.troubles[news.role] = news.text
                 elif news.loops:
                     self.troubles.pop(news.role, None)
-                bus.emit(Trouble(time=clock.now(), where="processes", reason=news.text or f"{news.role} lives again"))
+                where = RESTART if news.role == RESTART else "processes"
+                bus.emit(Trouble(time=clock.now(), where=where, reason=news.text or f"{news.role} lives again"))
 
     async def quiet(self) -> None:
         """Until no ingress process is left, and all that they wrote is taken in."""

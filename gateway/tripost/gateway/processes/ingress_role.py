@@ -29,7 +29,7 @@ from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.ingress.smtp_session import serve_smtp
 from tripost.gateway.lifecycle import Draining, Stop, watch_signals
-from tripost.gateway.listeners import Acceptor, Service
+from tripost.gateway.listeners import Acceptor, Service, close
 from tripost.gateway.mailboxes import Mailboxes
 from tripost.gateway.peer import Peer
 from tripost.gateway.processes.asking import Manager
@@ -128,8 +128,10 @@ class _Ingress:
                 async with trio.open_nursery() as accepting:
                     for service in services:
                         accepting.start_soon(acceptor.accept, service)
+                    self._board.accept(self._hand.number)
                     await stop.wait()
                     accepting.cancel_scope.cancel()
+                close(services)  # ours; what the supervisor holds is another process's now, or closed too
                 self._draining.begin()
                 work.cancel_scope.deadline = trio.current_time() + self._config.lifecycle.drain
             cut = work.cancel_scope.cancelled_caught
@@ -166,7 +168,7 @@ class _Ingress:
             self._patience,
             logins_of(config, accounts, guard, self._bus, self._clock),
             quotas=quotas,
-            share=self._hand.writers,
+            share=len(self._hand.rows),
         )
 
     def _admission(self) -> SharedAdmission:
@@ -190,6 +192,7 @@ class _Ingress:
             if one.service in SMTP:
                 service = service_of(self._config, self._config.listen[number], on_smtp, certificates)
                 service.listener = listener_of(one.descriptor)
+                service.inherited = service.open_before = True
                 found.append(service)
             else:
                 os.close(one.descriptor)

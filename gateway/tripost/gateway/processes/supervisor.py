@@ -10,6 +10,8 @@ Promise  a connection that comes while a process is being started again waits in
          gateway says that it is not ready.
 Stop     SIGTERM goes to the manager and to ingress, which drain side by side; what
          is left GRACE seconds after `[lifecycle] drain` is killed.
+Restart  SIGUSR2: another image of this process (`handover`), which finds all of them
+         alive and puts others in their places: see `relief`.
 Fails    StartError: an address cannot be bound, the spool is in use; then, and when
          the first manager cannot start, nothing is left running.
 """
@@ -21,42 +23,45 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import msgspec
 import trio
 
-from tripost.gateway import sockets
+from tripost.gateway.handover import DELIVERY, INGRESS, MANAGER, Handover, execute, hold_signals
 from tripost.gateway.inherited import Inherited
 from tripost.gateway.lifecycle import StartError, Stop, watch_signals
 from tripost.gateway.notify import Notifier
-from tripost.gateway.processes.backoff import Backoff
+from tripost.gateway.processes.child import Child
 from tripost.gateway.processes.hand import (
+    RESTART,
     Hand,
-    Listening,
     News,
     board_of,
     courier_socket,
-    ingress_socket,
     keep_config,
     make_bell,
     make_board,
 )
+from tripost.gateway.processes.relief import Relief, free_rows
+from tripost.gateway.processes.sockets_held import Sockets
+from tripost.gateway.restarting import Restarting, RestartRefused
 from tripost.gateway.settings import AUTO, Config
 from tripost.gateway.sockets import ListenError
-from tripost.gateway.submit_client import NAME, open_to_all, submit_socket
+from tripost.gateway.submit_client import open_to_all
 from tripost.gateway.tls import TlsError
 from tripost.gateway.wiring_listen import certificates_of
 from tripost.queue.errors import SpoolError, SpoolLocked
-from tripost.queue.files import Handle, RealFiles, RealHandle
+from tripost.queue.files import RealFiles, RealHandle
 from tripost.queue.ids import new_run
 from tripost.queue.opening import lock_spool
 
 HELD = 2.0  # seconds that a spool may be in use yet, when we start
 GRACE = 5.0  # seconds beyond the drain
+MOST_OLD = 3  # times as many ingress processes as there are may still be finishing when another restart begins
 SILENCE = 30  # looks, one a second, at a process that shows no life
 LOOK = 1.0
 ROOMY = 4  # cores from which on `auto` has delivery processes; docs/performance.md has the figures
-MANAGER, INGRESS, DELIVERY = "manager", "ingress", "delivery"
 CANNOT_START = 2  # exit code
 
 
@@ -73,65 +78,43 @@ def delivering(config: Config) -> int:
     return 0 if config.processes == AUTO and cores() < ROOMY else how_many(config)
 
 
-class Child:
-    """One process, and those after it in its place. `ended`: it was killed by us, and for no fault of its own."""
-
-    def __init__(self, role: str, number: int) -> None:
-        self.role = role
-        self.number = number
-        self.name = role if role == MANAGER else f"{role} {number}"
-        self.backoff = Backoff()
-        self.process: subprocess.Popen[bytes] | None = None
-        self.ended = False
-        self.gone = trio.Event()
-
-    def signal(self, number: int) -> None:
-        """Harmless when it is dead."""
-        if self.process is not None and self.process.returncode is None:
-            self.process.send_signal(number)
-
-    async def wait(self) -> int:
-        """Until it is dead; its exit code, or minus the signal."""
-        process = self.process
-        assert process is not None
-        if process.returncode is not None:  # nobody else has its number before it was waited for
-            return process.returncode
-        descriptor = os.pidfd_open(process.pid)
-        try:
-            await trio.lowlevel.wait_readable(descriptor)
-        finally:
-            os.close(descriptor)
-        return process.wait()
-
-
 class Supervisor:
     """`run` once."""
 
-    def __init__(self, config: Config, inherited: Inherited, notifier: Notifier) -> None:
+    def __init__(
+        self, config: Config, inherited: Inherited, notifier: Notifier, handed: Handover | None = None
+    ) -> None:
+        """`handed`: what the image before us left; its processes can be worked with."""
         self._config = config
         self._inherited = inherited
         self._notifier = notifier
+        self._handed = handed or Handover(pid=os.getpid(), state=config.state)
         self._count = how_many(config)
         self._stop = Stop()
+        self._leaving = False
+        before = [Child.of(one) for one in self._handed.children]
+        self._relief = Relief(before, self._handed.drain + GRACE, self._died)
+        self._new = free_rows(before, self._count)  # of the board, for those that take mail in
+        self._rows = max(self._handed.rows, *self._new)
         self._children = [Child(MANAGER, 0)]
-        self._children += [Child(INGRESS, n) for n in range(1, self._count + 1)]
+        self._children += [Child(INGRESS, n) for n in self._new]
         self._children += [Child(DELIVERY, n) for n in range(1, delivering(config) + 1)]
         self._manager = self._children[0]
-        self._ever_ready = False
+        self._restarting = Restarting(self._picture, self._leave)
+        self._ever_ready = bool(before)
         self._failed = False
-        self._listening: list[Listening] = []
-        self._bound: list[str] = []  # addresses that were not handed over to us
 
     # --- what all share ---
 
     def prepare(self) -> None:
         """Raises StartError."""
-        config = self._config
+        config, handed = self._config, self._handed
         try:
             os.makedirs(config.state, mode=0o711, exist_ok=True)
-            self._lock = _lock(os.path.join(config.state, "spool"))
+            spool = os.path.join(config.state, "spool")
+            self._lock = RealHandle(handed.lock) if handed.lock >= 0 else _lock(spool)
             certificates_of(config)  # a self-signed one is made before several look for it
-            self._listen()
+            self._sockets = Sockets(config, self._inherited)
             open_to_all(config)
         except SpoolLocked as wrong:
             raise StartError(f"{config.state}: {SpoolLocked.text}") from wrong
@@ -140,32 +123,12 @@ class Supervisor:
         except (SpoolError, OSError) as wrong:
             raise StartError(f"{config.state}: {wrong}") from wrong
         self._settings = keep_config(config)
-        self._shared = make_board(self._count)
-        self._board = board_of(self._shared, self._count)
-        self._bell = make_bell()
+        self._shared = make_board(self._rows, handed.board)
+        self._board = board_of(self._shared, self._rows)
+        self._bell = handed.bell if handed.bell >= 0 else make_bell()
         self._news_end, self._news = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def _listen(self) -> None:
-        config = self._config
-        wanted: list[tuple[str, str]] = [(one.service, one.address) for one in config.listen]
-        wanted.append((NAME, submit_socket(config)))
-        for service, address in wanted:
-            listener = self._inherited.take(address)
-            self._bound += [] if listener is not None else [address]
-            listener = listener or sockets.listen(address)
-            self._listening.append(Listening(service, address, sockets.shown(listener, address), listener.detach()))
-        if self._inherited.rest:
-            left = ", ".join(self._inherited.rest)
-            raise ListenError(f"handed over by LISTEN_FDS, but no [[listen]] has this address: {left}")
-        paths = [ingress_socket(config.state), courier_socket(config.state)]
-        self._ours: list[int] = []
-        for path in paths:
-            listener = sockets.listen(f"{sockets.UNIX}{path}")
-            os.chmod(path, 0o600)
-            self._ours.append(listener.detach())
-
     def _hand(self, child: Child) -> Hand:
-        assert isinstance(self._lock, RealHandle)
         run = new_run() if child.role == INGRESS else 0
         manager = child.role == MANAGER
         return Hand(
@@ -175,13 +138,14 @@ class Supervisor:
             board=self._shared,
             bell=self._bell,
             lock=self._lock.fileno(),
-            writers=self._count,
+            writers=self._rows,
+            rows=self._new,
             number=child.number,
             run=run,
             delivery=delivering(self._config),
-            listening=self._listening,
-            ingress=self._ours[0] if manager else -1,
-            couriers=self._ours[1] if manager else -1,
+            listening=self._sockets.listening,
+            ingress=self._sockets.ingress if manager else -1,
+            couriers=self._sockets.couriers if manager else -1,
             news=self._news_end if manager else -1,
         )
 
@@ -205,6 +169,8 @@ class Supervisor:
     async def _keep(self, child: Child) -> None:
         """Have it alive until we stop."""
         try:
+            if child.role != INGRESS:
+                await self._relief.over.wait()
             while not self._stop.asked:
                 if child.role == DELIVERY:
                     await self._manager_is_there()
@@ -235,7 +201,8 @@ class Supervisor:
         elif child.role == MANAGER:
             self._ever_ready = self._ever_ready or self._board.ready
             self._board.serve(False)
-            for one in self._children:  # whose leases would be unknown to the next manager
+            # whose leases would be unknown to the next manager
+            for one in [*self._children, *self._relief.before]:
                 if one.role == DELIVERY and one.process is not None:
                     one.ended = one.process.returncode is None
                     one.signal(signal.SIGKILL)
@@ -289,15 +256,74 @@ class Supervisor:
         if news.role == MANAGER and news.text:
             print(f"tripost: {news.text}", file=sys.stderr, flush=True)
 
+    # --- another image of this process ---
+
+    def _picture(self) -> Handover:
+        """Raises RestartRefused."""
+        if self._stop.asked:
+            raise RestartRefused("the gateway is draining")
+        if not self._relief.over.is_set():
+            raise RestartRefused("the restart before is not over")
+        if len(self._relief.before) >= MOST_OLD * self._count:
+            raise RestartRefused(f"{len(self._relief.before)} processes from before restarts still end their sessions")
+        children = [one.old() for one in [*self._children, *self._relief.before]]
+        return Handover(
+            pid=os.getpid(),
+            state=self._config.state,
+            sockets=self._sockets.kept(),
+            lock=self._lock.fileno(),
+            drain=self._config.lifecycle.drain,
+            board=self._shared,
+            rows=self._rows,
+            bell=self._bell,
+            children=[one for one in children if one is not None],
+        )
+
+    def _restart(self, nursery: trio.Nursery) -> None:
+        """SIGUSR2."""
+
+        async def ask() -> None:
+            try:
+                await self._restarting.ask("SIGUSR2")
+                await self._go()
+            except RestartRefused as wrong:
+                self._tell(News(RESTART, str(wrong)))
+
+        nursery.start_soon(ask)
+
+    def _leave(self, reason: str) -> None:
+        self._leaving = True
+
+    async def _go(self) -> None:
+        """The manager makes room while we become the next image; ingress goes on until others are there. Does not
+        return, but where it is not possible."""
+        undo = hold_signals()
+        await trio.lowlevel.checkpoint()  # those that came before are heard
+        await trio.lowlevel.checkpoint()
+        if self._stop.asked:
+            undo()
+            return
+        self._notifier.leaving()
+        handed = self._picture()
+        self._tell(News(RESTART, ""))
+        try:
+            execute(handed, self._notifier.variables)
+        except OSError as wrong:
+            print(f"tripost: {sys.executable}: {wrong.strerror}: the restart failed", file=sys.stderr, flush=True)
+            self._failed = True
+            self._stop.request("the restart failed")
+
     # --- all of them ---
 
     async def run(self) -> int:
         """Until stopped: the exit code."""
         async with trio.open_nursery() as nursery:
-            await nursery.start(watch_signals, self._stop, _say_nothing, self._hangup)
-            nursery.start_soon(self._notifier.run, self._stop.wait)
+            restart = partial(self._restart, nursery)
+            await nursery.start(watch_signals, self._stop, _say_nothing, self._hangup, restart)
+            nursery.start_soon(self._notifier.run, self._stop.wait, lambda: False)
             nursery.start_soon(self._tell_ready)
             async with trio.open_nursery() as keeping:
+                keeping.start_soon(self._relief.run, self._board, self._new)
                 for child in self._children:
                     keeping.start_soon(self._keep, child)
                 await self._stop.wait()
@@ -314,43 +340,42 @@ class Supervisor:
         self._manager.signal(signal.SIGHUP)
 
     async def _end(self, keeping: trio.CancelScope) -> None:
-        for child in self._children:
-            child.signal(signal.SIGTERM)
+        everybody = [*self._children, *self._relief.before]
+        for child in everybody:
+            if not child.finishing:
+                child.signal(signal.SIGTERM)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_now)
             with trio.move_on_after(self._config.lifecycle.drain + GRACE):
-                for child in self._children:
+                for child in everybody:
                     if child.role != DELIVERY:
                         await child.gone.wait()
-            for child in self._children:
+            for child in everybody:
                 child.signal(signal.SIGKILL)
-            for child in self._children:
+            for child in everybody:
                 await child.gone.wait()
             nursery.cancel_scope.cancel()
+        keeping.cancel()
 
     async def _end_now(self) -> None:
         """The second signal."""
         await self._stop.wait_hard()
-        for child in self._children:
+        for child in [*self._children, *self._relief.before]:
             child.signal(signal.SIGTERM)
 
     def close(self) -> None:
-        """Sockets of which others could find the file."""
-        paths = ingress_socket(self._config.state), courier_socket(self._config.state)
-        for address in [*self._bound, *[f"{sockets.UNIX}{path}" for path in paths]]:
-            if address.startswith(sockets.UNIX):
-                try:
-                    os.unlink(address.removeprefix(sockets.UNIX))
-                except OSError:
-                    pass
+        """When it is over."""
+        self._sockets.close()
 
 
-def _lock(spool: str) -> Handle:
+def _lock(spool: str) -> RealHandle:
     """Those whom the kernel kills with a supervisor hold the spool a moment longer. Raises SpoolLocked, SpoolError."""
     end = time.monotonic() + HELD
     while True:
         try:
-            return lock_spool(RealFiles(), spool)
+            found = lock_spool(RealFiles(), spool)
+            assert isinstance(found, RealHandle)
+            return found
         except SpoolLocked:
             if time.monotonic() > end:
                 raise
@@ -361,9 +386,9 @@ def _say_nothing(name: str) -> None:
     """The manager's events tell that the gateway is stopping."""
 
 
-def run(config: Config, inherited: Inherited, notifier: Notifier) -> int:
+def run(config: Config, inherited: Inherited, notifier: Notifier, handed: Handover | None = None) -> int:
     """As `tripost serve`: 0, 1 when something was cut, 2 when it cannot start."""
-    supervisor = Supervisor(config, inherited, notifier)
+    supervisor = Supervisor(config, inherited, notifier, handed)
     try:
         supervisor.prepare()
     except StartError as wrong:
