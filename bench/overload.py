@@ -60,9 +60,12 @@ def main(options: argparse.Namespace) -> None:
         try:
             with relay(options.peer, folder, to, sink_port):
                 size = ("--size", options.size)
-                source(to, "--messages", "500", *size)
-                most = options.most or _most(options, to)
-                settled(sink, sink.count() + 1)
+                accepted = source(to, "--messages", "500", *size)["messages"]
+                most = options.most
+                if not most:
+                    row = _most(options, to)
+                    most, accepted = row["per_second"], accepted + row["messages"]
+                settled(sink, accepted)  # what is still queued would be delivered beside the next part
                 for part in options.parts.split(","):
                     rows.append(_part(options, to, sink, float(part), most))
         finally:
@@ -70,9 +73,9 @@ def main(options: argparse.Namespace) -> None:
     print(json.dumps({"bench": "overload", "peer": options.peer, "cores": os.cpu_count(), "most": most, "parts": rows}))
 
 
-def _most(options: argparse.Namespace, to: int) -> float:
+def _most(options: argparse.Namespace, to: int) -> dict[str, Any]:
     words = ("--messages", str(options.messages), "--connections", str(options.most_connections))
-    return float(source(to, *words, "--size", options.size)["per_second"])
+    return source(to, *words, "--size", options.size)
 
 
 def _part(options: argparse.Namespace, to: int, sink: Sink, part: float, most: float) -> dict[str, Any]:
