@@ -20,6 +20,7 @@ from tripost.gateway import sockets
 from tripost.gateway.admission import Admission
 from tripost.gateway.listeners import Acceptor, Service, bind, close
 from tripost.gateway.observe.counting import Counting
+from tripost.gateway.observe.reader import by_kind
 from tripost.gateway.overload import AGAIN, EVERY, Overload, Word
 from tripost.gateway.peer import Peer
 from tripost.queue.bus import Bus
@@ -232,10 +233,10 @@ async def test_a_listener_that_cannot_keep_up(address: str, tmp_path: pathlib.Pa
         assert await _answers([_connect(service)]) == [b"220 here\r\n"], "and then it takes all again"
         await one.ended.wait()
     counting = Counting()
-    for event in one.events:
-        counting.take(event)
+    counting.take(by_kind(one.events))
     assert counting.shed == {("smtp",): shed}
     assert counting.refused == {}
+    assert admission.sheds.connections == shed
     told = [event for event in one.events if isinstance(event, Shed)]
     assert (told[0].state, told[-1].state) == ("begins", "ends")
     assert max(event.wait for event in told) > 0.02

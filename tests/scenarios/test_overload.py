@@ -48,4 +48,5 @@ def test_a_standing_queue_is_shed_and_told(tmp_path: pathlib.Path, processes: in
         assert wait_for(lambda: told()[-1]["state"] == "ends")
         assert any("[limits] lag" in row["reason"] for row in gateway.events("trouble"))
         assert gateway.events("refused") == []
+        assert f"told to come again by overload: {shed} connections" in gateway.command("status").stdout
         assert gateway.stop() == 0

@@ -5,8 +5,8 @@ API      `Admission(…)`: `full` before anything is known of a client; `enter(c
 Promise  At most `connections` in all, `per_client` from an address (IPv6 by /64),
          `per_network` from an IPv4 /24 or IPv6 /64, and `rate` new ones per client;
          0 is no limit. `exempt` networks are held to the first only. Tables hold
-         open connections and a bounded number of rates. `lag` is kept here for
-         `tripost.gateway.overload`, which refuses before anything is counted.
+         open connections and a bounded number of rates. `lag` and `sheds` are
+         those of `tripost.gateway.overload`, which refuses before anything is counted.
 Why      New connections are what overload sheds first: whoever is refused here has
          lost nothing, and whoever is in gets replies in time.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from tripost.gateway.overload import Sheds
 from tripost.gateway.peer import Network, account_key, is_in, network_of
 from tripost.gateway.windows import NO_LIMIT, Rate, Windows
 
@@ -40,6 +41,7 @@ class Admission:
         self._rates = Windows(rate)
         self._exempt = exempt
         self.lag = lag
+        self.sheds = Sheds()
         self._clients: Counter[str] = Counter()
         self._networks: Counter[str] = Counter()
         self.open: int = 0

@@ -228,7 +228,7 @@ class Gateway:
             dispatcher = self._dispatcher(queue, names, clock)
             end = self.house.end if self.house else stop.request
             life = LifeVerbs(self.live, self.reload, end, self.restart, self._state)
-            seen = self.addresses, self._observer, self._history
+            seen = self.addresses, self._observer, self._history, self._admission.sheds
             control = make_control(life, queue, dispatcher, router, self.bus, clock, *seen)
             policy = Policy(router, NullMx(names.null_mx, clock.now))
             monitor = Monitor(config, self._sources(queue, dispatcher, clock, control.verbs), self._event_file)

@@ -44,6 +44,24 @@ class Word(msgspec.Struct, frozen=True):
     news: bool = False
 
 
+class Sheds:
+    """What the listeners of all processes have told, for `status`: `connections` since the start; the last word, with
+    the time at which it was said."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.wait = 0.0
+        self.at = -inf
+
+    def note(self, connections: int, wait: float, at: float) -> None:
+        if connections:
+            self.connections, self.wait, self.at = self.connections + connections, wait, at
+
+    def now(self, time: float) -> bool:
+        """Some were refused lately."""
+        return time - self.at < 2 * EVERY
+
+
 class Overload:
     """`shed`: how many were refused."""
 

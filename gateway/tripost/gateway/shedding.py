@@ -81,6 +81,7 @@ class Shedder:
 
     def _tell(self, word: Word) -> None:
         now, service = self._clock.now(), self._service.name
+        self._admission.sheds.note(word.connections, word.wait, now)
         self._bus.emit(Shed(time=now, service=service, connections=word.connections, wait=word.wait, state=word.state))
         if word.news:
             why = f"overload: connections wait {word.wait:g} s; those above half of [limits] lag are told 421"

@@ -25,6 +25,7 @@ from tripost.gateway.control.trace_verb import TraceVerb
 from tripost.gateway.control.transfer_verbs import TransferVerbs
 from tripost.gateway.observe.history import History
 from tripost.gateway.observe.observer import Observer
+from tripost.gateway.overload import Sheds
 from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolUnsure
@@ -42,6 +43,7 @@ def make_control(
     addresses: dict[str, list[str]],
     observer: Observer,
     history: History,
+    sheds: Sheds,
 ) -> ControlServer:
     began, config = clock.now(), life.config
 
@@ -51,12 +53,12 @@ def make_control(
 
     def describe() -> dict[str, Any]:
         return {
-            "state": life.phase(),
             **_readiness(life.phase(), queue),
             "hostname": config.hostname,
             **_image(bus),
             "up": round(clock.now() - began, 1),
             "listeners": addresses,
+            "shed": {"connections": sheds.connections, "wait": sheds.wait, "now": sheds.now(clock.now())},
             "events": msgspec.to_builtins(observer.statistics()),
         }
 
@@ -93,4 +95,4 @@ def _readiness(phase: str, queue: Queue) -> dict[str, Any]:
     why = "" if phase == "serving" else phase
     if not queue.accepting:
         why = SpoolUnsure.text
-    return {"ready": not why, "why": why}
+    return {"state": phase, "ready": not why, "why": why}

@@ -48,6 +48,11 @@ def status(config: Config, options: argparse.Namespace) -> int:
     print(row["state"] if row["ready"] else f"{row['state']}, NOT READY: {row['why']}")
     print("takes mail" if row["accepting"] else "TAKES NO MAIL: the spool cannot store it")
     print(f"queued: {queue['messages']} messages for {queue['queued']} recipients, {queue['octets']} octets")
+    shed = row["shed"]
+    if shed["now"]:
+        print(f"OVERLOAD: connections wait {shed['wait']:g} s, above half of [limits] lag they get 421")
+    if shed["connections"]:
+        print(f"told to come again by overload: {shed['connections']} connections")
     for reader in row["events"]["readers"]:
         if reader["dropped"] or reader["wrong"]:
             print(f"the {reader['name']} has lost {reader['dropped']} events: {reader['wrong'] or 'it was too slow'}")

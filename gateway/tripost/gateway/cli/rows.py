@@ -24,6 +24,15 @@ from tripost.queue.verify import Report
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
+class ShedSoFar(msgspec.Struct):
+    """`connections` that overload told to come again, since the start; the last of them had waited up to `wait`
+    seconds; `now`: within the last two."""
+
+    connections: int
+    wait: float
+    now: bool
+
+
 class Status(msgspec.Struct):
     """`state`: starting, serving or draining; `why` it is not `ready`; `boot`: another number after each start and
     restart; `up` in seconds; `listeners`: service → addresses."""
@@ -37,6 +46,7 @@ class Status(msgspec.Struct):
     boot: int
     up: float
     listeners: dict[str, list[str]]
+    shed: ShedSoFar
     events: ObserverStatistics
     accepting: bool
     queue: QueueStatistics

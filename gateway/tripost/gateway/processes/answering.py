@@ -42,6 +42,7 @@ from tripost.gateway.processes.words import (
 from tripost.queue.bus import Bus
 from tripost.queue.channel import Channel
 from tripost.queue.dialogue import Dialogue
+from tripost.queue.events import Shed
 
 _CREDENTIALS = struct.Struct("3i")
 SESSIONS = 1_000_000_000  # of a process, so that sessions' numbers differ
@@ -61,6 +62,8 @@ class _Line:
         all_ = self._all
         if isinstance(word, Happened):
             all_.bus.emit(word.event)
+            if isinstance(word.event, Shed):
+                all_.admission.sheds.note(word.event.connections, word.event.wait, word.event.time)
         elif isinstance(word, Enter):
             why = all_.admission.enter(word.client, trio.current_time())
             if not why:
