@@ -21,6 +21,7 @@ import os
 import platform
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
@@ -52,9 +53,12 @@ class Apart:
         if self._syscall(self._submit, self._context, 1, self._requests) != 1:
             return False
         with trio.CancelScope(shield=True):
-            while self._syscall(self._getevents, self._context, 0, 1, self._event, None) != 1:
+            done = 0
+            while done != 1:
                 await trio.lowlevel.wait_readable(self._eventfd)
-        os.eventfd_read(self._eventfd)
+                with suppress(BlockingIOError):  # somebody else's wake-up
+                    os.eventfd_read(self._eventfd)  # told once the result is there, so not looked for before
+                done = self._syscall(self._getevents, self._context, 0, 1, self._event, None)
         result = _EVENT.unpack_from(self._event)[2]
         if result < 0:
             raise OSError(-result, os.strerror(-result))
