@@ -42,7 +42,7 @@ BODY_THREADS = 16
 # Enough waiters for any batch to be one sync; more would only hold memory.
 BATCH_BYTES = 4 << 20
 APART_MOST = 256 << 10  # octets that are written in the event loop's thread, for the kernel to sync
-STALL = 0.005  # seconds; a write that takes so long waits for the disk, and so do those that come soon after
+STALL = 0.05  # seconds; a write that takes so long waits for the disk, as may those that come soon after
 AWHILE = 100  # commits in a thread after such a one
 PAUSE = 1.0  # seconds until a disk that failed is tried again
 
