@@ -18,11 +18,20 @@ import pytest
 import trustme
 
 from support.gateways import Running, free_port, running, wait_for
+from support.processes import running as several
+from support.processes import toml
 
 
 @pytest.fixture
 def gateway(tmp_path: pathlib.Path) -> Iterator[Running]:
     with running(tmp_path) as one:
+        yield one
+
+
+@pytest.fixture(params=[1, 3])
+def either(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Running]:
+    """In one process or more: it is the same."""
+    with several(tmp_path, toml=toml(request.param)) as one:
         yield one
 
 
@@ -48,7 +57,8 @@ def takes(port: int) -> bool:
     return False
 
 
-def test_routes_limits_and_aliases(gateway: Running) -> None:
+def test_routes_limits_and_aliases(either: Running) -> None:
+    gateway = either
     text = gateway.file.read_text()
     with smtplib.SMTP("127.0.0.1", gateway.smtp, timeout=20) as before:
         before.ehlo()
@@ -72,8 +82,9 @@ def test_routes_limits_and_aliases(gateway: Running) -> None:
     assert wait_for(lambda: gateway.events("reloaded"))[0]["changed"] == done["changed"]
 
 
-def test_all_or_nothing(gateway: Running) -> None:
+def test_all_or_nothing(either: Running) -> None:
     """Good parts of a bad file are not taken either; what cannot be bound is part of it."""
+    gateway = either
     text = gateway.file.read_text()
     alias = '[local.aliases]\n"sales@machin.com" = ["marc@machin.com"]\n'
     said = reload(gateway, f"{text}{alias}[limits]\nerors = 3\n", code=2)["said"]
@@ -97,7 +108,8 @@ def test_all_or_nothing(gateway: Running) -> None:
     gateway.file.write_text(text)
 
 
-def test_listeners_come_and_go(gateway: Running) -> None:
+def test_listeners_come_and_go(either: Running) -> None:
+    gateway = either
     text, port = gateway.file.read_text(), free_port()
     more = f'[[listen]]\nservice = "lmtp"\naddress = "127.0.0.1:{port}"\n'
     with smtplib.SMTP("127.0.0.1", gateway.smtp, timeout=20) as running_on:
@@ -111,8 +123,9 @@ def test_listeners_come_and_go(gateway: Running) -> None:
     assert takes(port)
 
 
-def test_certificates(gateway: Running) -> None:
+def test_certificates(either: Running) -> None:
     """And a listener that has none becomes one with STARTTLS."""
+    gateway = either
     authority = trustme.CA()
     text = gateway.file.read_text()
 
@@ -134,7 +147,7 @@ def test_certificates(gateway: Running) -> None:
     reload(gateway, text + '[tls]\ncertificate = "c.pem"\nkey = "k.pem"\n')
     assert name_of() == "a.example"
     keep("b.example")
-    assert reload(gateway) == {"changed": [], "restart": []}
+    assert reload(gateway)["changed"] == []
     assert name_of() == "b.example"
     reload(gateway, text)
     with smtplib.SMTP("127.0.0.1", gateway.smtp, timeout=20) as client:
@@ -146,7 +159,7 @@ def test_what_needs_a_restart_is_named(gateway: Running) -> None:
     text = gateway.file.read_text()
     wanted = text.replace("smtp.machin.com", "mx.machin.com").replace('drain = "3s"', 'drain = "4s"')
     done = reload(gateway, wanted.replace('min_free = "1MiB"', 'min_free = "2MiB"'))
-    assert done == {"changed": ["lifecycle.drain"], "restart": ["hostname", "spool.min_free"]}
+    assert (done["changed"], done["restart"]) == (["lifecycle.drain"], ["hostname", "spool.min_free"])
     diff = json.loads(gateway.command("config", "diff", "--json").stdout)
     assert [one["key"] for one in diff["differences"]] == ["hostname", "spool.min_free"]
     assert gateway.command("config", "diff").returncode == 1
@@ -192,8 +205,18 @@ def test_status_and_drain(gateway: Running) -> None:
     assert gateway.command("reload").returncode == 3
 
 
-@pytest.mark.parametrize("reloads", [20])
-def test_reloads_under_load(gateway: Running, reloads: int) -> None:
+def test_reloads_under_load(gateway: Running) -> None:
+    reloads_under_load(gateway, 20)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [2, 3])
+def test_reloads_of_several_processes_under_load(tmp_path: pathlib.Path, processes: int) -> None:
+    with several(tmp_path, toml=toml(processes)) as gateway:
+        reloads_under_load(gateway, 20)
+
+
+def reloads_under_load(gateway: Running, reloads: int) -> None:
     """Nobody is refused a connection, no message is refused or lost."""
     text = gateway.file.read_text()
     wrong: list[str] = []

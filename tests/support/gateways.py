@@ -68,6 +68,12 @@ def wait_for(what: Callable[[], Any], patience: float = 20.0) -> Any:
         time.sleep(0.02)
 
 
+def ended(child: subprocess.Popen[bytes], patience: float = 20.0) -> int:
+    """Its exit code. Raises TimeoutExpired."""
+    wait_for(lambda: child.poll() is not None, patience)
+    return child.wait(0)
+
+
 @contextmanager
 def common_folder() -> Iterator[pathlib.Path]:
     """A temporary folder that other users may enter. pytest's own is closed to them again whenever another pytest of
@@ -99,7 +105,7 @@ class Running:
             input=input,
             text=True,
             capture_output=True,
-            timeout=60,
+            timeout=200,  # it may be stopped for a while
             check=False,
         )
 
@@ -124,7 +130,7 @@ class Running:
     def stop(self) -> int:
         assert self.child is not None
         self.child.send_signal(signal.SIGTERM)
-        return self.child.wait(20)
+        return ended(self.child)
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
         """What the log has once it stands still: it is written a moment after what it tells."""
@@ -152,7 +158,7 @@ def running(folder: pathlib.Path, extra: str = "", *, kind: type[G] = Running, *
         if gateway.child is not None and gateway.child.poll() is None:
             gateway.child.send_signal(signal.SIGTERM)
             try:
-                gateway.child.wait(20)
+                ended(gateway.child)
             except subprocess.TimeoutExpired:
                 gateway.kill()
                 raise

@@ -35,11 +35,11 @@ class Admission:
         exempt: tuple[Network, ...] = (),
         lag: float = 0.0,
     ) -> None:
-        self._most = connections
+        self.most = connections
         self._per_client = per_client
         self._per_network = per_network
         self._rates = Windows(rate)
-        self._exempt = exempt
+        self.exempt = exempt
         self.lag = lag
         self.sheds = Sheds()
         self._clients: Counter[str] = Counter()
@@ -49,13 +49,13 @@ class Admission:
 
     def become(self, other: Admission) -> None:
         """Its limits, with our connections and rates."""
-        self._most, self._per_client, self._per_network = other._most, other._per_client, other._per_network
-        self._exempt, self.lag = other._exempt, other.lag
+        self.most, self._per_client, self._per_network = other.most, other._per_client, other._per_network
+        self.exempt, self.lag = other.exempt, other.lag
         self._rates.limit(other._rates.rate)
 
     @property
     def full(self) -> bool:
-        return self.open >= self._most
+        return self.open >= self.most
 
     def enter(self, client: str, now: float) -> str:
         """Why not; "" when it is in and counted."""
@@ -79,7 +79,7 @@ class Admission:
         return self.enter(client, now)
 
     def _against(self, client: str, now: float) -> str:
-        if not client or is_in(client, self._exempt):
+        if not client or is_in(client, self.exempt):
             return ""
         key = account_key(client)
         if self._per_client and self._clients[key] >= self._per_client:

@@ -46,6 +46,7 @@ from tripost.gateway.observe.log import EventLog
 from tripost.gateway.observe.observer import Observer
 from tripost.gateway.own import Own
 from tripost.gateway.processes.house import House
+from tripost.gateway.processes.orders import Running
 from tripost.gateway.reloading import Live, Reloaded, ReloadError
 from tripost.gateway.reports import Reports
 from tripost.gateway.restarting import Restarting, RestartRefused
@@ -93,6 +94,9 @@ class Gateway:
         self.house = house
         self._handed = handed
         self.live = Live(config, read)
+        if house is not None:
+            house.inform(self.live)
+            house.reported = self._reloaded
         self._inherited = inherited or Inherited({})
         self.phase = "starting"  # starting | serving | draining
         self.hostname = config.hostname
@@ -139,23 +143,37 @@ class Gateway:
         if self._log.reopen():
             self.bus.emit(Reopened(time=self._observer.now(), file=self.config.events.file))
 
-    def reload(self) -> Reloaded:
-        """Take the file's configuration into use. Raises ReloadError; then, and in the log, all is as it was."""
+    async def reload(self) -> Reloaded:
+        """Take the file's configuration into use, in all processes. Raises ReloadError; then, and in the log, all is as
+        it was."""
+        return await self.house.reload() if self.house is not None else self._reload()
+
+    def _reload(self) -> Reloaded:
         try:
+            if self.phase != "serving":
+                raise ReloadError(f"the gateway is {self.phase}")
             done = self.live.reload()
         except ReloadError as wrong:
-            self.bus.emit(Trouble(time=self._observer.now(), where="reload", reason=str(wrong)))
+            self._reloaded(wrong)
             raise
-        self.bus.emit(ReloadedEvent(time=self._observer.now(), changed=done.changed, restart=done.restart))
+        self._reloaded(done)
         return done
+
+    def _reloaded(self, found: Reloaded | ReloadError) -> None:
+        """Tell what became of it."""
+        now = self._observer.now()
+        if isinstance(found, ReloadError):
+            self.bus.emit(Trouble(time=now, where="reload", reason=str(found)))
+        else:
+            changed, restart, number = found.changed, found.restart, found.generation
+            self.bus.emit(ReloadedEvent(time=now, changed=changed, restart=restart, generation=number))
 
     def hangup(self) -> None:
         """SIGHUP: the log's file may have been moved, and the configuration changed."""
         self.reopen()
-        if self.house is not None:
-            return  # the other processes would not know of it
-        with suppress(ReloadError):
-            self.reload()
+        if self.house is None:  # else the supervisor has been told, too
+            with suppress(ReloadError):
+                self._reload()
 
     async def restart(self, reason: str) -> None:
         """Be replaced by another image of this process. Raises RestartRefused; then, and in the log, all is as it
@@ -227,7 +245,7 @@ class Gateway:
             names = self._names()
             dispatcher = self._dispatcher(queue, names, clock)
             end = self.house.end if self.house else stop.request
-            life = LifeVerbs(self.live, self.reload, end, self.restart, self._state)
+            life = LifeVerbs(self.live, self.reload, end, self.restart, self._state, self._processes)
             seen = self.addresses, self._observer, self._history, self._admission.sheds
             control = make_control(life, queue, dispatcher, router, self.bus, clock, *seen)
             policy = Policy(router, NullMx(names.null_mx, clock.now))
@@ -284,7 +302,7 @@ class Gateway:
         try:
             listening.bind(self._inherited)
             if self.house is not None:
-                listening.told(self.house.addresses)
+                self.house.meet(listening)
             else:
                 open_to_all(self.config)
         except BaseException:
@@ -330,6 +348,10 @@ class Gateway:
             verbs=verbs,
             processes=self.house.trouble if self.house is not None else lambda: "",
         )
+
+    def _processes(self) -> list[Running]:
+        live = self.live
+        return self.house.processes if self.house else [Running("gateway", os.getpid(), live.generation, live.loaded)]
 
     def _connections(self) -> Mapping[str, int]:
         others = self.house.ingress if self.house is not None else None

@@ -64,6 +64,14 @@ class Inherited:
             sockets.discard(one.socket, one.address)
 
 
+    def close(self) -> None:
+        """Nobody wants those that are left, after all: others have them too."""
+        for some in self._held.values():
+            for one in some:
+                one.socket.close()
+        self._held.clear()
+
+
 def unwanted(addresses: list[str]) -> str:
     """What an operator is told of sockets that nobody takes."""
     return f"handed over by LISTEN_FDS, but no [[listen]] has this address: {', '.join(addresses)}"

@@ -24,6 +24,9 @@ class Listening:
         self.services = services
         self.own = own
         self._addresses = addresses
+        self._elsewhere: dict[str, list[str]] = {}
+        self._added: list[Service] = []  # bound for what is not in place yet
+        self.offered = Inherited({})  # sockets that somebody bound for what `prepare` adds
         self._scopes: dict[Service, trio.CancelScope] = {}
         self._accepting: trio.Nursery | None = None
         self._acceptor: Acceptor | None = None
@@ -41,7 +44,8 @@ class Listening:
 
     def told(self, addresses: dict[str, list[str]]) -> None:
         """Others listen too, for the same gateway: all of its addresses."""
-        self._addresses.update(addresses)
+        self._elsewhere = addresses
+        self._tell()
 
     def held(self) -> list[Kept]:
         """Those that are bound, for another image of this process."""
@@ -79,7 +83,7 @@ class Listening:
             self.close()
 
     def prepare(self, wanted: list[Service]) -> Callable[[], None]:
-        """Raises ListenError."""
+        """Raises ListenError. Either what it gives back is called, or `forget`."""
         left = list(self.services)
         kept: list[tuple[Service, Service]] = []
         added: list[Service] = []
@@ -90,9 +94,15 @@ class Listening:
             else:
                 left.remove(same)
                 kept.append((same, one))
+        for one in added:
+            held = self.offered.take(one.address)
+            if held is not None:
+                one.listener, one.inherited, one.open_before = held.socket, held.given, True
         bind(added)
+        self._added = added
 
         def commit() -> None:
+            self._added = []
             for old, new in kept:
                 old.become(new)
             places = {id(new): old for old, new in kept}
@@ -105,10 +115,17 @@ class Listening:
 
         return commit
 
+    def forget(self) -> None:
+        """What was prepared is not wanted."""
+        close(self._added)
+        self._added = []
+
     def _tell(self) -> None:
         self._addresses.clear()
+        self._addresses.update(self._elsewhere)
         for service in [*self.services, *self.own]:
-            self._addresses.setdefault(service.name, []).append(service.bound)
+            if service.name not in self._elsewhere:
+                self._addresses.setdefault(service.name, []).append(service.bound)
 
     def _start(self, service: Service) -> None:
         if self._accepting is not None:

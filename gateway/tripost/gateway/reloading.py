@@ -7,11 +7,13 @@ certificates hold at once for everybody.
 Order    read → check → build every part (new listeners are bound here) → put every part in place.
 Fails    `ReloadError` with one line for each reason; then everything is as it was.
 Why      Parts are functions that build and give back what puts it in place, which may not fail. Where roles are
-         processes of their own, a part is what tells them, and the supervisor calls `reload` in each.
+         processes of their own, the supervisor reads and checks (`look`), and each prepares its parts before any puts
+         them in place (`tripost.gateway.processes.changing`).
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -24,6 +26,7 @@ from tripost.gateway.settings import Config
 from tripost.gateway.sockets import ListenError
 from tripost.gateway.tls import TlsError
 
+MOST_NAMED = 200  # keys, or reasons
 Commit = Callable[[], None]
 Part = Callable[[Config], Commit]
 
@@ -40,10 +43,13 @@ class ReloadError(Exception):
 
 
 class Reloaded(msgspec.Struct, frozen=True):
-    """Keys that changed, and those whose new values wait for a restart."""
+    """Keys that changed, and those whose new values wait for a restart. `generation` of the configuration in force, 1
+    at the start; `behind`: processes that have not confirmed it yet."""
 
     changed: list[str]
     restart: list[str]
+    generation: int
+    behind: list[str] = []
 
 
 def effective(old: Config, new: Config) -> Config:
@@ -58,12 +64,45 @@ def effective(old: Config, new: Config) -> Config:
     )
 
 
+class Wanted(msgspec.Struct, frozen=True):
+    """What a file asks for, as far as it can be had; keys that change, and those that wait for a restart."""
+
+    config: Config
+    changed: list[str]
+    restart: list[str]
+
+
+def look(old: Config, read: Callable[[], Loaded] | None) -> Wanted:
+    """Read the file and compare. Raises ReloadError."""
+    if read is None:
+        raise ReloadError("this gateway was not started from a file")
+    found = read()
+    problems = found.problems or [found.sources.problem(key, reason) for key, reason in unusable(found.config)]
+    if problems:
+        raise ReloadError("\n".join(_some([str(one) for one in problems])))
+    wanted = effective(old, found.config)
+    return Wanted(wanted, _keys(old, wanted), _keys(wanted, found.config))
+
+
+def _keys(old: Config, new: Config) -> list[str]:
+    """Those that differ."""
+    return _some([key for key, _, _ in differences(named(old), named(new))])
+
+
+def _some(those: list[str]) -> list[str]:
+    """As many as somebody would read."""
+    return those if len(those) <= MOST_NAMED else [*those[:MOST_NAMED], f"and {len(those) - MOST_NAMED} more"]
+
+
 class Live:
-    """The configuration in force. `read` reads the file; `parts` in the order in which they are put in place: whoever
-    takes something of the system's (listeners) comes last, because what it took would have to be given back."""
+    """The configuration in force, and since when. `read` reads the file; `parts` in the order in which they are put in
+    place: whoever takes something of the system's (listeners) comes last, because what it took would have to be given
+    back."""
 
     def __init__(self, config: Config, read: Callable[[], Loaded] | None) -> None:
         self.config = config
+        self.generation = 1
+        self.loaded = time.time()
         self.parts: list[Part] = []
         self._read = read
 
@@ -74,23 +113,20 @@ class Live:
 
     def reload(self) -> Reloaded:
         """Raises ReloadError."""
-        if self._read is None:
-            raise ReloadError("this gateway was not started from a file")
-        new = self._checked(self._read())
-        wanted = effective(self.config, new)
-        changed = [key for key, _, _ in differences(named(self.config), named(wanted))]
-        waiting = [key for key, _, _ in differences(named(wanted), named(new))]
+        wanted = look(self.config, self._read)
+        self.prepare(wanted.config)(self.generation + 1, time.time())
+        return Reloaded(wanted.changed, wanted.restart, self.generation)
+
+    def prepare(self, wanted: Config) -> Callable[[int, float], None]:
+        """Build every part; what puts them in place, as which generation and when. Raises ReloadError."""
         try:
             commits = [part(wanted) for part in self.parts]
-        except (ListenError, TlsError, AccountsError, ValueError) as wrong:
+        except (ListenError, TlsError, AccountsError, ValueError, OSError) as wrong:
             raise ReloadError(str(wrong)) from wrong
-        for commit in commits:
-            commit()
-        self.config = wanted
-        return Reloaded(changed, waiting)
 
-    def _checked(self, found: Loaded) -> Config:
-        problems = found.problems or [found.sources.problem(key, reason) for key, reason in unusable(found.config)]
-        if problems:
-            raise ReloadError("\n".join(str(one) for one in problems))
-        return found.config
+        def commit(generation: int, loaded: float) -> None:
+            for one in commits:
+                one()
+            self.config, self.generation, self.loaded = wanted, generation, loaded
+
+        return commit

@@ -55,7 +55,7 @@ def make_control(
         return {
             **_readiness(life.phase(), queue),
             "hostname": config.hostname,
-            **_image(bus),
+            **_image(bus, life),
             "up": round(clock.now() - began, 1),
             "listeners": addresses,
             "shed": {"connections": sheds.connections, "wait": sheds.wait, "now": sheds.now(clock.now())},
@@ -85,9 +85,14 @@ def make_control(
     return ControlServer(os.path.join(config.state, "control.sock"), config.admin.group, verbs, bus, clock)
 
 
-def _image(bus: Bus) -> dict[str, Any]:
+def _image(bus: Bus, life: LifeVerbs) -> dict[str, Any]:
     """`boot`: another number after each start and restart."""
-    return {"version": importlib.metadata.version("tripost"), "pid": os.getpid(), "boot": bus.first}
+    return {
+        "version": importlib.metadata.version("tripost"),
+        "pid": os.getpid(),
+        "boot": bus.first,
+        **life.configuration(),
+    }
 
 
 def _readiness(phase: str, queue: Queue) -> dict[str, Any]:

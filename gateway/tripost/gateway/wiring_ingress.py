@@ -54,11 +54,11 @@ def quotas_of(config: Config) -> Quotas:
     return Quotas(limits.client_messages, limits.account_messages, limits.account_recipients)
 
 
-def renewed(context: IngressContext, config: Config) -> IngressContext:
+def renewed(context: IngressContext, config: Config, share: int = 1) -> IngressContext:
     """For new sessions; what all sessions count together goes on, with the new limits."""
     limits = config.limits
     context.quotas.limit(limits.client_messages, limits.account_messages, limits.account_recipients)
-    context.memory.limit = limits.memory
+    context.memory.limit = limits.memory // share
     return dataclasses.replace(context, **_terms(config))
 
 

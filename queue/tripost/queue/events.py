@@ -74,10 +74,12 @@ class Reopened(Event, frozen=True, kw_only=True):
 
 
 class Reloaded(Event, frozen=True, kw_only=True):
-    """The configuration was read anew. `changed` keys hold now, `restart`: those that wait for one."""
+    """The configuration was read anew. `changed` keys hold now, `restart`: those that wait for one;
+    `generation`: the how manieth it is, 1 at the start."""
 
     changed: list[str] = []
     restart: list[str] = []
+    generation: int = 0
 
 
 # --- clients ---

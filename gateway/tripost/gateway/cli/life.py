@@ -38,6 +38,8 @@ def _reload(config: Config, as_json: bool) -> int:
     print(f"changed: {', '.join(row['changed']) or 'nothing'}")
     if row["restart"]:
         print(f"after a restart: {', '.join(row['restart'])}")
+    if row["behind"]:
+        print(f"not confirmed yet: {', '.join(row['behind'])}")
     return 0
 
 

@@ -45,6 +45,8 @@ def status(config: Config, options: argparse.Namespace) -> int:
     print(f"{row['hostname']}, tripost {row['version']}, process {row['pid']}, up {row['up']:.0f} s")
     for service, addresses in row["listeners"].items():
         print(f"{service:<12} {' '.join(addresses)}")
+    print(f"configuration {row['generation']}, since {time.strftime('%F %T', time.localtime(row['loaded']))}")
+    _print_processes(row)
     print(row["state"] if row["ready"] else f"{row['state']}, NOT READY: {row['why']}")
     print("takes mail" if row["accepting"] else "TAKES NO MAIL: the spool cannot store it")
     print(f"queued: {queue['messages']} messages for {queue['queued']} recipients, {queue['octets']} octets")
@@ -57,6 +59,14 @@ def status(config: Config, options: argparse.Namespace) -> int:
         if reader["dropped"] or reader["wrong"]:
             print(f"the {reader['name']} has lost {reader['dropped']} events: {reader['wrong'] or 'it was too slow'}")
     return 0
+
+
+def _print_processes(row: dict[str, Any]) -> None:
+    """Where there are several. Which configuration they have is told where it is another one."""
+    processes: list[dict[str, Any]] = row["processes"]
+    for one in processes if len(processes) > 1 else []:
+        behind = one["generation"] not in (0, row["generation"])
+        print(f"{one['name']:<12} {one['pid']}{', has configuration ' + str(one['generation']) if behind else ''}")
 
 
 def talk(config: Config, verb: str, options: argparse.Namespace) -> int:

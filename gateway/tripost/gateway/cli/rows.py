@@ -33,9 +33,19 @@ class ShedSoFar(msgspec.Struct):
     now: bool
 
 
+class Running(msgspec.Struct):
+    """A process of the gateway, with the configuration that it has; 0 for one that needs none."""
+
+    name: str
+    pid: int
+    generation: int
+    loaded: float
+
+
 class Status(msgspec.Struct):
     """`state`: starting, serving or draining; `why` it is not `ready`; `boot`: another number after each start and
-    restart; `up` in seconds; `listeners`: service → addresses."""
+    restart; `up` in seconds; `listeners`: service → addresses; `generation` of the configuration, 1 at the start, in
+    force since `loaded`."""
 
     state: str
     ready: bool
@@ -47,6 +57,9 @@ class Status(msgspec.Struct):
     up: float
     listeners: dict[str, list[str]]
     shed: ShedSoFar
+    generation: int
+    loaded: float
+    processes: list[Running]
     events: ObserverStatistics
     accepting: bool
     queue: QueueStatistics
@@ -175,10 +188,13 @@ class Line(msgspec.Struct, omit_defaults=True):
 
 
 class Taken(msgspec.Struct):
-    """Keys of the configuration: `changed` now, and those that wait for a `restart`."""
+    """Keys of the configuration: `changed` now, and those that wait for a `restart`. `generation` of the one in force;
+    `behind`: processes that have not confirmed it yet."""
 
     changed: list[str]
     restart: list[str]
+    generation: int
+    behind: list[str]
 
 
 class Restarted(msgspec.Struct):

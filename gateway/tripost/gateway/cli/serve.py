@@ -55,7 +55,7 @@ def _start(config: Config, read: Callable[[], Loaded], handed: handover.Handover
     if config.processes != 1:
         from tripost.gateway.processes import supervisor
 
-        return supervisor.run(config, inherited, notifier, handed)
+        return supervisor.run(config, read, inherited, notifier, handed)
     return run_here(config, read, inherited, notifier, handed=handed)
 
 

@@ -10,6 +10,7 @@ import trio
 
 from tripost.gateway.handover import MANAGER, Old
 from tripost.gateway.processes.backoff import Backoff
+from tripost.gateway.processes.changing import Partner
 
 
 class Adopted:
@@ -48,6 +49,7 @@ class Child:
         self.process: subprocess.Popen[bytes] | Adopted | None = None
         self.ended = False
         self.finishing = False
+        self.partner: Partner | None = None  # its end of a reload
         self.gone = trio.Event()
 
     @classmethod
@@ -62,6 +64,10 @@ class Child:
         if self.process is None or self.process.returncode is not None:
             return None
         return Old(self.role, self.number, self.process.pid, self.finishing)
+
+    @property
+    def lives(self) -> bool:
+        return self.process is not None and self.process.returncode is None
 
     def signal(self, number: int) -> None:
         """Harmless when it is dead."""

@@ -20,6 +20,7 @@ import socket
 import msgspec
 import trio
 
+from tripost.gateway.processes.orders import Listening
 from tripost.gateway.settings import Config
 from tripost.queue.board import Board, size
 
@@ -27,22 +28,17 @@ _PR_SET_PDEATHSIG = 1
 CONTROL = "control"  # in place of a service
 
 
-class Listening(msgspec.Struct, frozen=True):
-    """A socket of a service, bound by the supervisor."""
-
-    service: str
-    address: str  # as configured
-    bound: str
-    descriptor: int
-
-
 class Hand(msgspec.Struct, frozen=True, kw_only=True):
-    """Descriptors, and `number` and `run` of an ingress process. `writers`: rows of the board; `rows`: those of the
-    ingress processes that there are to be, others finish. `news`: where the supervisor tells the manager of deaths."""
+    """Descriptors, and `number` and `run` of an ingress process. `link` to the supervisor; `generation` of the
+    configuration, in force since `loaded`. `writers`: rows of the board; `rows`: those of the ingress processes that
+    there are to be, others finish. `news`: where the supervisor tells the manager of deaths."""
 
     role: str
     parent: int
     config: int
+    generation: int
+    loaded: float
+    link: int
     board: int
     bell: int
     lock: int
@@ -60,7 +56,7 @@ class Hand(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode(self).decode()
 
     def descriptors(self) -> tuple[int, ...]:
-        own = (self.config, self.board, self.bell, self.lock, self.ingress, self.couriers, self.news)
+        own = (self.config, self.link, self.board, self.bell, self.lock, self.ingress, self.couriers, self.news)
         return tuple(one for one in (*own, *(each.descriptor for each in self.listening)) if one >= 0)
 
 
@@ -107,12 +103,19 @@ def die_with_parent(parent: int) -> None:
 def keep_config(config: Config) -> int:
     """A descriptor with the configuration."""
     descriptor = os.memfd_create("tripost-config")
-    os.write(descriptor, msgspec.msgpack.encode(config))
+    left = memoryview(msgspec.msgpack.encode(config))
+    while left:
+        left = left[os.write(descriptor, left) :]
     return descriptor
 
 
 def config_of(hand: Hand) -> Config:
-    data = os.pread(hand.config, os.fstat(hand.config).st_size, 0)
+    return decode_config(hand.config)
+
+
+def decode_config(descriptor: int) -> Config:
+    """Raises OSError, msgspec.DecodeError."""
+    data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
     return msgspec.msgpack.decode(data, type=Config)
 
 

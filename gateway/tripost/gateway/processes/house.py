@@ -2,6 +2,7 @@
 
 Their board and bell, the sockets that the supervisor holds for it, their limits
 and events (`answering`), what the supervisor tells of their deaths, and restarts.
+A reload is the supervisor's: it is asked, and told when it is over (`reported`).
 """
 
 from __future__ import annotations
@@ -19,12 +20,17 @@ from tripost.gateway.admission import Admission
 from tripost.gateway.guard import Guard
 from tripost.gateway.ingress.quotas import Quotas
 from tripost.gateway.inherited import Inherited
+from tripost.gateway.listening import Listening
 from tripost.gateway.processes.answering import Ingress
 from tripost.gateway.processes.hand import CONTROL, RESTART, Bell, Hand, News, board_of, listener_of
+from tripost.gateway.processes.obeying import Obeying, link_of
+from tripost.gateway.processes.orders import Changed, Present, Running, ToChild, Wanted
+from tripost.gateway.processes.orders import Listening as Bound
+from tripost.gateway.processes.sockets_held import is_ingress
+from tripost.gateway.reloading import Live, Reloaded, ReloadError
 from tripost.gateway.restarting import RestartRefused
 from tripost.gateway.settings import Config
 from tripost.gateway.trial import PATIENCE as TRIAL
-from tripost.gateway.wiring_listen import MAIL_IN
 from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.events import Trouble
@@ -35,22 +41,43 @@ LOOK = 0.05
 PATIENCE = TRIAL + 5.0  # seconds for the supervisor to try a restart out
 
 
+class _Question:
+    """Somebody who waits for the end of a reload."""
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.outcome: Reloaded | ReloadError | None = None
+
+
+def _addresses(listening: list[Bound]) -> dict[str, list[str]]:
+    """Service → addresses."""
+    found: dict[str, list[str]] = {}
+    for one in listening:
+        if one.service != CONTROL:
+            found.setdefault(one.service, []).append(one.bound)
+    return found
+
+
 class House:
-    """`troubles`: role → why it does not work as it should."""
+    """`troubles`: role → why it does not work as it should; `processes`: all that there are."""
 
     def __init__(self, hand: Hand) -> None:
         self._hand = hand
         self._ending = False
         self.board = board_of(hand.board, hand.writers)
         self.others = Others(self.board, Bell(hand.bell).wait)
-        self.addresses: dict[str, list[str]] = {}
-        for one in hand.listening:
-            if one.service != CONTROL:
-                self.addresses.setdefault(one.service, []).append(one.bound)
+        self.addresses = _addresses(hand.listening)
         self.leave: Callable[[], None] = lambda: None  # what we do for a restart
         self._refused = ""
         self._told = trio.Event()  # what comes of a restart
         self.troubles: dict[str, str] = {}
+        self.processes: list[Running] = []
+        self.reported: Callable[[Reloaded | ReloadError], None] = lambda outcome: None
+        self._live: Live
+        self._link = link_of(hand.link)
+        self._listening: Listening
+        self._asked: dict[int, _Question] = {}
+        self._number = 0
         self.ingress: Ingress | None = None
         self.crew: Crew | None = None  # the delivery processes
 
@@ -64,14 +91,61 @@ class House:
     def offer(self, inherited: Inherited) -> None:
         """Have the sockets that the supervisor bound for us among the inherited ones."""
         for one in self._hand.listening:
-            if one.service in MAIL_IN:
+            if is_ingress(one):
                 os.close(one.descriptor)
             else:
                 inherited.add(one.address, listener_of(one.descriptor), given=True)
 
+    def meet(self, listening: Listening) -> None:
+        """Ours, which serve what was offered."""
+        self._listening = listening
+        listening.told(self.addresses)
+
     def taken_in(self) -> bool:
         """Does an ingress process take connections?"""
         return any(self.board.accepts(one) for one in self._hand.rows)
+
+    def inform(self, live: Live) -> None:
+        """Which configuration it is that we were given."""
+        self._live = live
+        live.generation, live.loaded = self._hand.generation, self._hand.loaded
+
+    async def reload(self) -> Reloaded:
+        """Raises ReloadError."""
+        self._number += 1
+        number, question = self._number, _Question()
+        self._asked[number] = question
+        try:
+            await self._link.send(Wanted(number))
+            await question.answered.wait()
+        finally:
+            del self._asked[number]
+        assert question.outcome is not None
+        if isinstance(question.outcome, ReloadError):
+            raise question.outcome
+        return question.outcome
+
+    async def _obey(self) -> None:
+        """Until cancelled: take part in reloads."""
+
+        def moved(listening: list[Bound]) -> None:
+            self.addresses = _addresses(listening)
+            self._listening.told(self.addresses)
+
+        await Obeying(self._link, self._live, self._listening, told=self._heard, moved=moved).run()
+
+    def _heard(self, order: ToChild) -> None:
+        if isinstance(order, Present):
+            self.processes = order.processes
+        elif isinstance(order, Changed):
+            outcome: Reloaded | ReloadError = ReloadError("\n".join(order.problems))
+            if not order.problems:
+                outcome = Reloaded(order.changed, order.restart, order.generation, order.behind)
+            self.reported(outcome)
+            question = self._asked.get(order.asked)
+            if question is not None:
+                question.outcome = outcome
+                question.answered.set()
 
     def trouble(self) -> str:
         """Why the gateway is not what it should be; "" when it is."""
@@ -128,6 +202,7 @@ class House:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.ingress.run, listener_of(self._hand.ingress))
             nursery.start_soon(self._hear, bus, clock)
+            nursery.start_soon(self._obey)
             if self.crew is not None:
                 nursery.start_soon(self.crew.serve, listener_of(self._hand.couriers))
             self.board.serve(True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -24,30 +25,25 @@ from tripost.delivery.routing import Refusal
 from tripost.gateway.accounts import Accounts
 from tripost.gateway.backend import backend_of
 from tripost.gateway.guard import Guard
-from tripost.gateway.ingress.context import IngressContext
 from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.policy import Policy
-from tripost.gateway.ingress.smtp_session import serve_smtp
+from tripost.gateway.inherited import Inherited
 from tripost.gateway.lifecycle import Draining, Stop, watch_signals
-from tripost.gateway.listeners import Acceptor, Service, close
+from tripost.gateway.listeners import Acceptor
+from tripost.gateway.listening import Listening
 from tripost.gateway.mailboxes import Mailboxes
-from tripost.gateway.peer import Peer
 from tripost.gateway.processes.asking import Manager
 from tripost.gateway.processes.hand import Bell, Hand, board_of, config_of, ingress_socket, listener_of, take
+from tripost.gateway.processes.obeying import Obeying, link_of
 from tripost.gateway.processes.shared import SharedAdmission, SharedQuotas
+from tripost.gateway.processes.sockets_held import is_ingress
 from tripost.gateway.processes.words import Login
+from tripost.gateway.reloading import Live
 from tripost.gateway.settings import Config
-from tripost.gateway.wiring_egress import logins_of
-from tripost.gateway.wiring_ingress import SMTP, ingress_context
-from tripost.gateway.wiring_listen import (
-    admission_of,
-    certificates_of,
-    closed,
-    keep_fresh,
-    networks,
-    service_of,
-    take_descriptors,
-)
+from tripost.gateway.wiring_egress import allow, logins_of
+from tripost.gateway.wiring_ingress import ingress_context, renewed
+from tripost.gateway.wiring_listen import admission_of, closed, keep_fresh, make_services, networks, take_descriptors
+from tripost.gateway.wiring_live import Faces
 from tripost.gateway.wiring_queue import queue_settings
 from tripost.queue.board import Board
 from tripost.queue.bus import Bus
@@ -81,7 +77,9 @@ async def _run(hand: Hand, config: Config) -> bool:
 class _Ingress:
     def __init__(self, hand: Hand, config: Config) -> None:
         self._hand = hand
-        self._config = config
+        self._config = config  # of the start
+        self._live = Live(config, None)
+        self._live.generation, self._live.loaded = hand.generation, hand.loaded
         self._board: Board = board_of(hand.board, hand.writers)
         self._clock = Clock()
         self._bus = Bus()
@@ -116,29 +114,26 @@ class _Ingress:
             await trio.sleep(BEAT)
 
     async def _serve(self, inlet: Inlet, stop: Stop) -> bool:
-        services = self._services(self._context(inlet))
+        admission = self._admission()
+        listening = self._listening(self._faces(inlet), admission)
         async with trio.open_nursery() as outer:
             outer.start_soon(_cancel_on_hard, stop, outer.cancel_scope)
             outer.start_soon(self._patience.run)
-            outer.start_soon(keep_fresh, lambda: services[0].terms.certificates, self._bus, self._clock)
+            outer.start_soon(keep_fresh, listening.certificates, self._bus, self._clock)
+            outer.start_soon(Obeying(link_of(self._hand.link), self._live, listening).run)
             async with trio.open_nursery() as work:
-                acceptor = Acceptor(
-                    work, self._bus, self._clock, self._admission(), partial(closed, inlet), self._open
-                )
-                async with trio.open_nursery() as accepting:
-                    for service in services:
-                        accepting.start_soon(acceptor.accept, service)
-                    self._board.accept(self._hand.number)
-                    await stop.wait()
-                    accepting.cancel_scope.cancel()
-                close(services)  # ours; what the supervisor holds is another process's now, or closed too
+                acceptor = Acceptor(work, self._bus, self._clock, admission, partial(closed, inlet), self._open)
+                accepting = partial(self._board.accept, self._hand.number)
+                # ours are closed then; what the supervisor holds is another process's, or closed too
+                await listening.run(acceptor, accepting, stop.wait, kept=lambda: False)
                 self._draining.begin()
-                work.cancel_scope.deadline = trio.current_time() + self._config.lifecycle.drain
+                work.cancel_scope.deadline = trio.current_time() + self._live.config.lifecycle.drain
             cut = work.cancel_scope.cancelled_caught
             outer.cancel_scope.cancel()
         return not cut
 
-    def _context(self, inlet: Inlet) -> IngressContext:
+    def _faces(self, inlet: Inlet) -> Faces:
+        """Also what a reload changes of them, but for the listeners."""
         config, manager = self._config, self._manager
         accounts = Accounts(config.accounts_file, backend_of(config.auth.backend))
         mailboxes = Mailboxes(config, accounts.exists, accounts.quota_rule)
@@ -158,7 +153,9 @@ class _Ingress:
         policy.full = partial(_full, mailboxes, manager)
         limits = config.limits
         quotas = SharedQuotas(limits.client_messages, limits.account_messages, limits.account_recipients, manager)
-        return ingress_context(
+        logins = logins_of(config, accounts, guard, self._bus, self._clock)
+        self._live.parts += [partial(_renew_mailboxes, accounts, mailboxes), partial(allow, logins)]
+        context = ingress_context(
             config,
             inlet,
             policy,
@@ -166,10 +163,11 @@ class _Ingress:
             self._clock,
             self._draining,
             self._patience,
-            logins_of(config, accounts, guard, self._bus, self._clock),
+            logins,
             quotas=quotas,
             share=len(self._hand.rows),
         )
+        return Faces(context, {})
 
     def _admission(self) -> SharedAdmission:
         config, me, board = self._config, self._hand.number, self._board
@@ -182,21 +180,18 @@ class _Ingress:
             publish=partial(board.count, me),
         )
 
-    def _services(self, context: IngressContext) -> list[Service]:
-        async def on_smtp(stream: trio.abc.Stream, peer: Peer) -> None:
-            await serve_smtp(stream, peer=peer, context=context)
-
-        certificates = certificates_of(self._config)
-        found: list[Service] = []
-        for number, one in enumerate(self._hand.listening):
-            if one.service in SMTP:
-                service = service_of(self._config, self._config.listen[number], on_smtp, certificates)
-                service.listener = listener_of(one.descriptor)
-                service.inherited = service.open_before = True
-                found.append(service)
+    def _listening(self, faces: Faces, admission: SharedAdmission) -> Listening:
+        """With the sockets that the supervisor holds."""
+        inherited = Inherited({})
+        for one in self._hand.listening:
+            if is_ingress(one):
+                inherited.add(one.address, listener_of(one.descriptor), given=True)
             else:
                 os.close(one.descriptor)
-        return found
+        listening = Listening(make_services(self._config, faces.handlers), [], {})
+        listening.bind(inherited)
+        self._live.parts.append(partial(_renew_connections, admission, faces, listening, len(self._hand.rows)))
+        return listening
 
 
 def _nobody(name: str) -> None:
@@ -205,6 +200,28 @@ def _nobody(name: str) -> None:
 
 def _not_ours() -> None:
     """SIGHUP is for the file of events, which the manager writes."""
+
+
+def _renew_mailboxes(accounts: Accounts, mailboxes: Mailboxes, config: Config) -> Callable[[], None]:
+    """See `tripost.gateway.reloading`. Raises AccountsError."""
+    accounts.list()
+    other = Mailboxes(config, accounts.exists, accounts.quota_rule)
+    return lambda: mailboxes.become(other)
+
+
+def _renew_connections(
+    admission: SharedAdmission, faces: Faces, listening: Listening, share: int, config: Config
+) -> Callable[[], None]:
+    """Raises ListenError, TlsError. Comes last."""
+    admitting = admission_of(config)
+    listen = listening.prepare(make_services(config, faces.handlers))
+
+    def commit() -> None:
+        admission.become(admitting)
+        faces.smtp = renewed(faces.smtp, config, share)
+        listen()
+
+    return commit
 
 
 async def _full(mailboxes: Mailboxes, manager: Manager, address: str) -> Refusal | None:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from tripost.gateway.cli import serve
-from tripost.gateway.config import Loaded
 from tripost.gateway.inherited import Inherited
 from tripost.gateway.notify import Notifier
 from tripost.gateway.processes.hand import config_of, take
 from tripost.gateway.processes.house import House
-from tripost.gateway.reloading import ReloadError
 
 
 def main(text: str) -> int:
     """As `tripost serve`'s exit codes."""
     hand = take(text)
-    return serve.run_here(config_of(hand), _no_reload, Inherited({}), Notifier({}), House(hand))
-
-
-def _no_reload() -> Loaded:
-    raise ReloadError("with several processes a changed configuration is taken into use by a restart")
+    return serve.run_here(config_of(hand), None, Inherited({}), Notifier({}), House(hand))

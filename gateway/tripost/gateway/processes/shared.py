@@ -6,6 +6,7 @@ a limit may be passed by as many times as there are processes, and not more.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from tripost.gateway.admission import FULL, Admission
@@ -33,10 +34,16 @@ class SharedAdmission(Admission):
         self._manager = manager
         self._everywhere = everywhere
         self._publish = publish
+        self._shared: Counter[str] = Counter()  # of clients that are not exempt, as they came in
+
+    def become(self, other: Admission) -> None:
+        """Its limits, with our connections."""
+        self._alone.become(other)
+        self.most, self._free, self.lag = other.most, other.exempt, other.lag
 
     @property
     def full(self) -> bool:
-        return self.open + self._everywhere() >= self._most
+        return self.open + self._everywhere() >= self.most
 
     async def ask(self, client: str, now: float) -> str:
         if self.full:
@@ -52,6 +59,8 @@ class SharedAdmission(Admission):
             except BaseException:
                 self._gone()
                 raise
+            if not why:
+                self._shared[client] += 1
         if why:
             self.refused += 1
             self._gone()
@@ -59,7 +68,13 @@ class SharedAdmission(Admission):
 
     def leave(self, client: str) -> None:
         self._gone()
-        if client and not is_in(client, self._free) and not self._manager.leave(client):
+        if not self._shared[client]:  # it was exempt; also one that is not any more
+            del self._shared[client]
+            return
+        self._shared[client] -= 1
+        if not self._shared[client]:
+            del self._shared[client]
+        if not self._manager.leave(client):
             self._alone.leave(client)
 
     def _gone(self) -> None:

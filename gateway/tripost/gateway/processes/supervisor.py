@@ -20,72 +20,51 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-import time
+from collections.abc import Callable
 from functools import partial
 
-import msgspec
 import trio
 
+from tripost.gateway.config import Loaded
 from tripost.gateway.handover import DELIVERY, INGRESS, MANAGER, Handover, execute, hold_signals
 from tripost.gateway.inherited import Inherited
 from tripost.gateway.lifecycle import StartError, Stop, watch_signals
 from tripost.gateway.notify import Notifier
+from tripost.gateway.processes.changing import Changing
 from tripost.gateway.processes.child import Child
 from tripost.gateway.processes.hand import (
     RESTART,
-    Hand,
     News,
-    board_of,
-    courier_socket,
-    keep_config,
-    make_bell,
-    make_board,
 )
+from tripost.gateway.processes.orders import Running
 from tripost.gateway.processes.relief import Relief, free_rows
-from tripost.gateway.processes.sockets_held import Sockets
+from tripost.gateway.processes.starting import Common, delivering, how_many
 from tripost.gateway.restarting import Restarting, RestartRefused
-from tripost.gateway.settings import AUTO, Config
-from tripost.gateway.sockets import ListenError
-from tripost.gateway.submit_client import open_to_all
-from tripost.gateway.tls import TlsError
-from tripost.gateway.wiring_listen import certificates_of
-from tripost.queue.errors import SpoolError, SpoolLocked
-from tripost.queue.files import RealFiles, RealHandle
-from tripost.queue.ids import new_run
-from tripost.queue.opening import lock_spool
+from tripost.gateway.settings import Config
 
-HELD = 2.0  # seconds that a spool may be in use yet, when we start
 GRACE = 5.0  # seconds beyond the drain
 MOST_OLD = 3  # times as many ingress processes as there are may still be finishing when another restart begins
 SILENCE = 30  # looks, one a second, at a process that shows no life
 LOOK = 1.0
-ROOMY = 4  # cores from which on `auto` has delivery processes; docs/performance.md has the figures
 CANNOT_START = 2  # exit code
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-def how_many(config: Config) -> int:
-    return config.processes if config.processes != AUTO else max(1, cores() // 2)
-
-
-def delivering(config: Config) -> int:
-    """How many deliver. On few cores a process more only adds its messages to the work: there the manager delivers."""
-    return 0 if config.processes == AUTO and cores() < ROOMY else how_many(config)
 
 
 class Supervisor:
     """`run` once."""
 
     def __init__(
-        self, config: Config, inherited: Inherited, notifier: Notifier, handed: Handover | None = None
+        self,
+        config: Config,
+        read: Callable[[], Loaded] | None,
+        inherited: Inherited,
+        notifier: Notifier,
+        handed: Handover | None = None,
     ) -> None:
-        """`handed`: what the image before us left; its processes can be worked with."""
-        self._config = config
+        """`read` reads the file anew, for a reload; `handed`: what the image before us left; its processes can be
+        worked with."""
+        self._config = config  # of the start
+        self._read = read
         self._inherited = inherited
         self._notifier = notifier
         self._handed = handed or Handover(pid=os.getpid(), state=config.state)
@@ -103,68 +82,16 @@ class Supervisor:
         self._restarting = Restarting(self._picture, self._leave)
         self._ever_ready = bool(before)
         self._failed = False
-
-    # --- what all share ---
+        self._common: Common
+        self._changing: Changing
 
     def prepare(self) -> None:
         """Raises StartError."""
-        config, handed = self._config, self._handed
-        try:
-            os.makedirs(config.state, mode=0o711, exist_ok=True)
-            spool = os.path.join(config.state, "spool")
-            self._lock = RealHandle(handed.lock) if handed.lock >= 0 else _lock(spool)
-            certificates_of(config)  # a self-signed one is made before several look for it
-            self._sockets = Sockets(config, self._inherited)
-            open_to_all(config)
-        except SpoolLocked as wrong:
-            raise StartError(f"{config.state}: {SpoolLocked.text}") from wrong
-        except (ListenError, TlsError) as wrong:
-            raise StartError(str(wrong)) from wrong
-        except (SpoolError, OSError) as wrong:
-            raise StartError(f"{config.state}: {wrong}") from wrong
-        self._settings = keep_config(config)
-        self._shared = make_board(self._rows, handed.board)
-        self._board = board_of(self._shared, self._rows)
-        self._bell = handed.bell if handed.bell >= 0 else make_bell()
-        self._news_end, self._news = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def _hand(self, child: Child) -> Hand:
-        run = new_run() if child.role == INGRESS else 0
-        manager = child.role == MANAGER
-        return Hand(
-            role=child.role,
-            parent=os.getpid(),
-            config=self._settings,
-            board=self._shared,
-            bell=self._bell,
-            lock=self._lock.fileno(),
-            writers=self._rows,
-            rows=self._new,
-            number=child.number,
-            run=run,
-            delivery=delivering(self._config),
-            listening=self._sockets.listening,
-            ingress=self._sockets.ingress if manager else -1,
-            couriers=self._sockets.couriers if manager else -1,
-            news=self._news_end if manager else -1,
-        )
+        common = self._common = Common(self._config, self._inherited, self._handed, self._rows, self._new)
+        self._board = common.board
+        self._changing = Changing(self._config, self._read, common.sockets, self._manager_serves, self._no_reload)
 
     # --- one child ---
-
-    def _start(self, child: Child) -> None:
-        """Raises OSError."""
-        command = [sys.executable, "-P", "-m", "tripost", "--role", child.role]
-        if child.role == DELIVERY:
-            command += ["--connect", courier_socket(self._config.state)]
-            descriptors: tuple[int, ...] = ()
-        else:
-            hand = self._hand(child)
-            command.append(hand.text())
-            descriptors = hand.descriptors()
-            if child.role == INGRESS:
-                self._board.enter(child.number, hand.run)
-        # not in a worker thread: a child is told when the thread that started it ends
-        child.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=descriptors)
 
     async def _keep(self, child: Child) -> None:
         """Have it alive until we stop."""
@@ -174,11 +101,14 @@ class Supervisor:
             while not self._stop.asked:
                 if child.role == DELIVERY:
                     await self._manager_is_there()
+                await self._changing.may_start()
                 began = trio.current_time()
                 try:
-                    self._start(child)
+                    self._common.start(child, self._changing)
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._watch, child)
+                        if child.partner is not None:
+                            nursery.start_soon(child.partner.run, self._changing.wanted)
                         code = await child.wait()
                         nursery.cancel_scope.cancel()
                     how = f"died: signal {-code}" if code < 0 else f"ended with code {code}"
@@ -195,9 +125,12 @@ class Supervisor:
             await trio.sleep(0.05)
 
     async def _died(self, child: Child) -> None:
+        if child.partner is not None:
+            self._changing.leave(child.partner)
+            child.partner = None
         if child.role == INGRESS:
             self._board.enter(child.number, 0)
-            os.eventfd_write(self._bell, 1)
+            os.eventfd_write(self._common.bell, 1)
         elif child.role == MANAGER:
             self._ever_ready = self._ever_ready or self._board.ready
             self._board.serve(False)
@@ -224,8 +157,8 @@ class Supervisor:
         delay = child.backoff.died(trio.current_time(), lived)
         text = f"{child.name} {how}; it is started again in {delay:g} s"
         if child.backoff.looping and not looped:
-            self._tell(News(child.name, f"{child.name} dies again and again: {how}", loops=True))
-        self._tell(News(child.name, text))
+            self._common.tell(News(child.name, f"{child.name} dies again and again: {how}", loops=True))
+        self._common.tell(News(child.name, text))
         with trio.move_on_after(delay):
             await self._stop.wait()
         return True
@@ -236,25 +169,16 @@ class Supervisor:
         while True:
             await trio.sleep(LOOK)
             if child.backoff.lives(trio.current_time() - began):
-                self._tell(News(child.name, "", loops=True))
+                self._common.tell(News(child.name, "", loops=True))
             if child.role == DELIVERY:
                 continue  # the manager hears whether it lives
             now = self._board.beats(child.number)
             quiet = quiet + 1 if now == beats else 0
             beats = now
             if quiet >= SILENCE:
-                self._tell(News(child.name, f"{child.name} shows no life for {SILENCE} s and is killed"))
+                self._common.tell(News(child.name, f"{child.name} shows no life for {SILENCE} s and is killed"))
                 child.signal(signal.SIGKILL)
                 return
-
-    def _tell(self, news: News) -> None:
-        """The manager, or whoever is the next."""
-        try:
-            os.write(self._news, msgspec.json.encode(news) + b"\n")
-        except BlockingIOError:
-            pass  # there has been no manager for long
-        if news.role == MANAGER and news.text:
-            print(f"tripost: {news.text}", file=sys.stderr, flush=True)
 
     # --- another image of this process ---
 
@@ -264,18 +188,20 @@ class Supervisor:
             raise RestartRefused("the gateway is draining")
         if not self._relief.over.is_set():
             raise RestartRefused("the restart before is not over")
+        if self._changing.busy:
+            raise RestartRefused("a reload is under way")
         if len(self._relief.before) >= MOST_OLD * self._count:
             raise RestartRefused(f"{len(self._relief.before)} processes from before restarts still end their sessions")
         children = [one.old() for one in [*self._children, *self._relief.before]]
         return Handover(
             pid=os.getpid(),
             state=self._config.state,
-            sockets=self._sockets.kept(),
-            lock=self._lock.fileno(),
+            sockets=self._common.sockets.kept(),
+            lock=self._common.lock.fileno(),
             drain=self._config.lifecycle.drain,
-            board=self._shared,
+            board=self._common.shared,
             rows=self._rows,
-            bell=self._bell,
+            bell=self._common.bell,
             children=[one for one in children if one is not None],
         )
 
@@ -287,7 +213,7 @@ class Supervisor:
                 await self._restarting.ask("SIGUSR2")
                 await self._go()
             except RestartRefused as wrong:
-                self._tell(News(RESTART, str(wrong)))
+                self._common.tell(News(RESTART, str(wrong)))
 
         nursery.start_soon(ask)
 
@@ -305,7 +231,7 @@ class Supervisor:
             return
         self._notifier.leaving()
         handed = self._picture()
-        self._tell(News(RESTART, ""))
+        self._common.tell(News(RESTART, ""))
         try:
             execute(handed, self._notifier.variables)
         except OSError as wrong:
@@ -322,6 +248,7 @@ class Supervisor:
             await nursery.start(watch_signals, self._stop, _say_nothing, self._hangup, restart)
             nursery.start_soon(self._notifier.run, self._stop.wait, lambda: False)
             nursery.start_soon(self._tell_ready)
+            nursery.start_soon(self._changing.run, self._others)
             async with trio.open_nursery() as keeping:
                 keeping.start_soon(self._relief.run, self._board, self._new)
                 for child in self._children:
@@ -336,8 +263,24 @@ class Supervisor:
         await self._manager_is_there()
         self._notifier.started()
 
+    def _manager_serves(self) -> bool:
+        return self._board.ready
+
+    def _no_reload(self) -> str:
+        """Why not now."""
+        if self._stop.asked:
+            return "the gateway is ending"
+        started = all(one.finishing for one in self._relief.before)
+        return "a restart is under way" if self._leaving or not started else ""
+
+    def _others(self) -> list[Running]:
+        those = [one for one in self._children if one.role == DELIVERY]
+        found = [Running(one.name, one.process.pid) for one in those if one.process is not None and one.lives]
+        return [*found, Running("supervisor", os.getpid(), self._changing.generation, self._changing.loaded)]
+
     def _hangup(self) -> None:
-        self._manager.signal(signal.SIGHUP)
+        self._manager.signal(signal.SIGHUP)  # for the file of events
+        self._changing.hangup()
 
     async def _end(self, keeping: trio.CancelScope) -> None:
         everybody = [*self._children, *self._relief.before]
@@ -346,7 +289,7 @@ class Supervisor:
                 child.signal(signal.SIGTERM)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_now)
-            with trio.move_on_after(self._config.lifecycle.drain + GRACE):
+            with trio.move_on_after(self._changing.config.lifecycle.drain + GRACE):
                 for child in everybody:
                     if child.role != DELIVERY:
                         await child.gone.wait()
@@ -365,30 +308,22 @@ class Supervisor:
 
     def close(self) -> None:
         """When it is over."""
-        self._sockets.close()
-
-
-def _lock(spool: str) -> RealHandle:
-    """Those whom the kernel kills with a supervisor hold the spool a moment longer. Raises SpoolLocked, SpoolError."""
-    end = time.monotonic() + HELD
-    while True:
-        try:
-            found = lock_spool(RealFiles(), spool)
-            assert isinstance(found, RealHandle)
-            return found
-        except SpoolLocked:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.02)
+        self._common.sockets.close()
 
 
 def _say_nothing(name: str) -> None:
     """The manager's events tell that the gateway is stopping."""
 
 
-def run(config: Config, inherited: Inherited, notifier: Notifier, handed: Handover | None = None) -> int:
+def run(
+    config: Config,
+    read: Callable[[], Loaded] | None,
+    inherited: Inherited,
+    notifier: Notifier,
+    handed: Handover | None = None,
+) -> int:
     """As `tripost serve`: 0, 1 when something was cut, 2 when it cannot start."""
-    supervisor = Supervisor(config, inherited, notifier, handed)
+    supervisor = Supervisor(config, read, inherited, notifier, handed)
     try:
         supervisor.prepare()
     except StartError as wrong:
