@@ -66,6 +66,7 @@ def main(options: argparse.Namespace) -> None:
                     row = _most(options, to)
                     most, accepted = row["per_second"], accepted + row["messages"]
                 settled(sink, accepted)  # what is still queued would be delivered beside the next part
+                time.sleep(2)  # and what is left to be tidied up
                 for part in options.parts.split(","):
                     rows.append(_part(options, to, sink, float(part), most))
         finally:

@@ -147,7 +147,7 @@ class _Watch:
         self.most = 0.0
         self._root = root
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
