@@ -3,14 +3,16 @@
     deploy/uv run python bench/overload.py
     deploy/uv run python bench/overload.py --peer postfix --parts 0.7 --seconds 30
 
-First the maximum, by a closed loop of `--most-connections` (or `--most`, where it is known). Then for each part of it
-an open loop (bench/source.py): messages are due at fixed times, each on a connection of its own, and what a message
-waits counts from when it was due. Told for each part: the latencies of what was accepted; `shed`, what got a 4xx (the
-client keeps it and comes again later); `source_lag_ms`, how late the source itself was for want of the processor,
-which is in the latencies and no fault of the gateway's; and `lost`: accepted, and not at the sink when nothing more
-came for five seconds. Source and sink share the machine with the gateway. Above the maximum nobody gets the processor
-that he wants: there the source goes before the others (`--nice`, where root runs this), as it would on a machine of its
-own, and has as many connections as it has messages that wait, as all the world has.
+First the maximum, by a closed loop of `--most-connections` (or `--most`, where it is known): messages a second, until
+the sink has them all. Then for each part of it an open loop (bench/source.py): messages are due at fixed times, each on
+a connection of its own, and what a message waits counts from when it was due. Told for each part: the latencies of what
+was accepted; `shed`, what got a 4xx (the client keeps it and comes again later); `source_lag_ms`, how late the source
+itself was for want of the processor, which is in the latencies and no fault of the gateway's; and `lost`: accepted, and
+not at the sink when nothing more came for five seconds.
+
+Source and sink share the machine with the gateway. Above the maximum nobody gets the processor that he wants: there the
+source goes before the others (`--nice`, where root runs this), as it would on a machine of its own, and has as many
+connections as it has messages that wait, as all the world has: with fewer, what cannot connect waits in the source.
 Needs what bench/relay.py needs.
 """
 
@@ -63,20 +65,25 @@ def main(options: argparse.Namespace) -> None:
                 accepted = source(to, "--messages", "500", *size)["messages"]
                 most = options.most
                 if not most:
-                    row = _most(options, to)
-                    most, accepted = row["per_second"], accepted + row["messages"]
-                settled(sink, accepted)  # what is still queued would be delivered beside the next part
-                time.sleep(2)  # and what is left to be tidied up
+                    settled(sink, accepted)
+                    most = _most(options, to, sink)
+                time.sleep(2)  # what is left to be tidied up is not the next part's
                 for part in options.parts.split(","):
                     rows.append(_part(options, to, sink, float(part), most))
         finally:
             sink.close()
-    print(json.dumps({"bench": "overload", "peer": options.peer, "cores": os.cpu_count(), "most": most, "parts": rows}))
+    row = {"bench": "overload", "peer": options.peer, "cores": os.cpu_count(), "most": round(most), "parts": rows}
+    print(json.dumps(row))
 
 
-def _most(options: argparse.Namespace, to: int) -> dict[str, Any]:
+def _most(options: argparse.Namespace, to: int, sink: Sink) -> float:
+    """Messages a second until the sink has them all: what is taken in faster waits in the queue."""
     words = ("--messages", str(options.messages), "--connections", str(options.most_connections))
-    return source(to, *words, "--size", options.size)
+    before = sink.count()
+    row = source(to, *words, "--size", options.size)
+    start = time.perf_counter()
+    settled(sink, before + row["messages"])
+    return float(row["messages"] / (row["seconds"] + time.perf_counter() - start))
 
 
 def _part(options: argparse.Namespace, to: int, sink: Sink, part: float, most: float) -> dict[str, Any]:
