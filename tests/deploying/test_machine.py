@@ -7,6 +7,8 @@ comes back. The machine is made of namespaces (support/debian.py); minutes, so `
 from __future__ import annotations
 
 import contextlib
+import gzip
+import json
 import pathlib
 import re
 import shutil
@@ -33,7 +35,7 @@ def machine(fresh: Tree, package: pathlib.Path, tmp_path_factory: pytest.TempPat
     """With the package, configured as the installation says."""
     with copy(fresh, tmp_path_factory.mktemp("machine") / "debian") as tree:
         tree.run("apt-get", "-qq", "update")
-        tree.install("systemd", "systemd-sysv", "dbus", "procps", "swaks")
+        tree.install("systemd", "systemd-sysv", "dbus", "procps", "swaks", "logrotate")
         shutil.copy(package, tree.root / "root/tripost.deb")
         with Machine(tree.root).running() as machine:
             said = machine.run("apt-get", "install", "-y", "/root/tripost.deb")
@@ -248,6 +250,28 @@ def test_the_journal(machine: Machine) -> None:
     assert wait_for(lambda: "accepted" in machine.journal("-t", "tripost", "TRIPOST_EVENT=accepted"))
     assert "fred@truc.fr" in machine.journal("-t", "tripost", "TRIPOST_SENDER=fred@truc.fr")
     machine.run("journalctl", "-u", "tripost", "-p", "warning", "--no-pager")
+
+
+def test_logrotate(machine: Machine) -> None:
+    """Debian's, with the package's file, while mail comes in: not one event is missing, in what is compressed too."""
+    with more(machine, '[events]\nfile = "/var/log/tripost/events.log"\nformat = "json"\n'):
+        machine.run("systemctl", "restart", "tripost")
+        for number in range(120):
+            send(machine, f"number {number}")
+            if number % 30 == 29:
+                machine.run("logrotate", "--force", "/etc/logrotate.d/tripost")
+        machine.run("systemctl", "stop", "tripost.service")
+    machine.run("systemctl", "restart", "tripost")
+    logs = list((machine.root / "var/log/tripost").iterdir())
+    assert sorted(one.name for one in logs) == [
+        *("events.log", "events.log.1", "events.log.2.gz", "events.log.3.gz", "events.log.4.gz"),
+    ]
+    texts = [gzip.decompress(one.read_bytes()) if one.suffix == ".gz" else one.read_bytes() for one in logs]
+    rows = [json.loads(line) for text in texts for line in text.splitlines()]
+    numbers = sorted(row["seq"] for row in rows)
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert sum(row["event"] == "accepted" for row in rows) == 120
+    assert {"started", "stopped"} <= {row["event"] for row in rows}
 
 
 def test_removed_and_installed_again(machine: Machine) -> None:
