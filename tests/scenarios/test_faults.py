@@ -10,6 +10,8 @@ import re
 import smtplib
 import threading
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -123,3 +125,15 @@ def test_a_disk_that_fails(tmp_path: pathlib.Path, fault: str) -> None:
     assert accepted - set(found) == set()
     assert set(found) - accepted - silent == set(), "refused and delivered"
     assert set(found.values()) == {1}
+
+
+def test_a_full_disk_is_not_ready(tmp_path: pathlib.Path) -> None:
+    """Nobody should send mail to where it is put off; nothing is lost, and a reload or room brings it back."""
+    with running(tmp_path, toml=TOML.replace('"1MiB"', '"900TiB"')) as gateway:
+        with smtplib.SMTP("127.0.0.1", gateway.smtp, timeout=20) as client, pytest.raises(smtplib.SMTPDataError):
+            client.sendmail("fred@truc.fr", ["marc@machin.com"], b"Subject: x\r\n\r\nx\r\n")
+        said = gateway.command("status").stdout
+        assert "serving, NOT READY: less than [spool] min_free" in said
+        assert "takes mail" not in said
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(f"http://127.0.0.1:{gateway.monitor}/readyz", timeout=20)

@@ -50,6 +50,7 @@ from tripost.gateway.processes.orders import Running
 from tripost.gateway.reloading import Live, Reloaded, ReloadError
 from tripost.gateway.reports import Reports
 from tripost.gateway.restarting import Restarting, RestartRefused
+from tripost.gateway.room import shortage
 from tripost.gateway.submit import Submit
 from tripost.gateway.submit_client import open_to_all
 from tripost.gateway.tls import TlsError
@@ -346,6 +347,7 @@ class Gateway:
             observer=self._observer,
             connections=self._connections,
             verbs=verbs,
+            short=lambda: shortage(self.live.config),
             processes=self.house.trouble if self.house is not None else lambda: "",
         )
 

@@ -26,6 +26,7 @@ from tripost.gateway.control.transfer_verbs import TransferVerbs
 from tripost.gateway.observe.history import History
 from tripost.gateway.observe.observer import Observer
 from tripost.gateway.overload import Sheds
+from tripost.gateway.room import shortage
 from tripost.queue.bus import Bus
 from tripost.queue.clock import Clock
 from tripost.queue.errors import SpoolUnsure
@@ -53,7 +54,7 @@ def make_control(
 
     def describe() -> dict[str, Any]:
         return {
-            **_readiness(life.phase(), queue),
+            **_readiness(life.phase(), queue, shortage(life.config)),
             "hostname": config.hostname,
             **_image(bus, life),
             "up": round(clock.now() - began, 1),
@@ -95,9 +96,9 @@ def _image(bus: Bus, life: LifeVerbs) -> dict[str, Any]:
     }
 
 
-def _readiness(phase: str, queue: Queue) -> dict[str, Any]:
+def _readiness(phase: str, queue: Queue, short: str) -> dict[str, Any]:
     """Should mail be sent here?"""
-    why = "" if phase == "serving" else phase
+    why = short if phase == "serving" else phase
     if not queue.accepting:
         why = SpoolUnsure.text
     return {"state": phase, "ready": not why, "why": why}

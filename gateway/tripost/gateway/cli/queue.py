@@ -48,7 +48,8 @@ def status(config: Config, options: argparse.Namespace) -> int:
     print(f"configuration {row['generation']}, since {time.strftime('%F %T', time.localtime(row['loaded']))}")
     _print_processes(row)
     print(row["state"] if row["ready"] else f"{row['state']}, NOT READY: {row['why']}")
-    print("takes mail" if row["accepting"] else "TAKES NO MAIL: the spool cannot store it")
+    if row["ready"] or not row["accepting"]:
+        print("takes mail" if row["accepting"] else "TAKES NO MAIL: the spool cannot store it")
     print(f"queued: {queue['messages']} messages for {queue['queued']} recipients, {queue['octets']} octets")
     shed = row["shed"]
     if shed["now"]:

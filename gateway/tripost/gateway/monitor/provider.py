@@ -35,6 +35,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
     observer: Observer
     connections: Callable[[], Mapping[str, int]]
     verbs: Mapping[str, Verb | Upload]
+    short: Callable[[], str] = lambda: ""  # of room on the disk
     processes: Callable[[], str] = lambda: ""  # what is wrong with those that do a part of the work
 
     def unready(self) -> str:
@@ -47,4 +48,4 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
             self.queue.check_room(0)
         except SpoolFull as wrong:
             return str(wrong)
-        return self.processes()
+        return self.short() or self.processes()
