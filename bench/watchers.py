@@ -2,6 +2,7 @@
 
     deploy/uv run python bench/watchers.py live --clients 200       the rate while so many read /live, over that without
     deploy/uv run python bench/watchers.py stuck --clients 20       while so many never read /live and /events
+    deploy/uv run python bench/watchers.py stuck --events --clients 20 --pause 4 --messages 30000     … and are cut
     deploy/uv run python bench/watchers.py all                      everything on, over everything off
     deploy/uv run python bench/watchers.py one                      the gateway's CPU for one client of /live
     deploy/uv run python bench/watchers.py top                      the CPU of `tripost top`, in tmux
@@ -9,7 +10,10 @@
 `live` and `stuck`: one gateway takes turns with and without clients, which come before a turn and go after it. `all`:
 two gateways take turns, as in observe.py; the one has events in a file, history, and a monitor that is scraped each 5 s
 and has a client of /live and one of /events, as a page is; the other has nothing. Which turn is first alternates from
-pair to pair. What the clients themselves cost is told, and is taken from the same cores.
+pair to pair. What the clients themselves cost is told, and is taken from the same cores. `stuck --events`: clients with
+a small window ask for all events; FILL messages go through before their turn, so that everything between them and the
+gateway is full when it begins, `--pause` s later; the turn has to be long enough that they are cut in it, ten seconds
+after the gateway could send them nothing more.
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ from delivery import SinkProcess
 
 ALL = "events,history,monitor"
 SCRAPE = 5.0  # seconds
+FILL = 1500  # messages: over a megabyte of events, what the systems of both sides hold is less
+SMALL = 4096  # octets that a client's system takes for it
 NEW = 12.0  # seconds after which one that never reads comes anew: the gateway has cut it, which it does not see
 SIZES = ((80, 24), (200, 60))
 
@@ -47,9 +53,13 @@ SIZES = ((80, 24), (200, 60))
 # --- clients, in a process of their own ---
 
 
-def upgraded(port: int, path: str, patience: float = 10.0) -> socket.socket | None:
+def upgraded(port: int, path: str, *, small: bool = False) -> socket.socket | None:
     """A websocket, its head read; None where there is none of that path."""
-    one = socket.create_connection(("127.0.0.1", port), patience)
+    one = socket.socket()
+    one.settimeout(10.0)
+    if small:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+    one.connect(("127.0.0.1", port))
     key = base64.b64encode(os.urandom(16)).decode()
     one.sendall(
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -104,7 +114,7 @@ def clients(options: argparse.Namespace) -> None:
     crowd = Crowd(options)
     there = sum([crowd.join(path) for path in options.paths.split(",") for _ in range(options.count)])
     print("ready", there, flush=True)
-    began, scrapes = time.monotonic(), 0
+    began, used, scrapes = time.monotonic(), time.process_time(), 0
     next_scrape = began if options.scrape else float("inf")
     while not stop:
         crowd.once(min(0.5, max(0.0, next_scrape - time.monotonic())))
@@ -114,7 +124,7 @@ def clients(options: argparse.Namespace) -> None:
                 answer.read()
             scrapes += 1
     row = {"clients": there, "opened": crowd.opened, "messages": crowd.messages, "octets": crowd.octets}
-    row |= {"seconds": time.monotonic() - began, "scrapes": scrapes, "cpu": time.process_time()}
+    row |= {"seconds": time.monotonic() - began, "scrapes": scrapes, "cpu": time.process_time() - used}
     print(json.dumps(row), flush=True)
 
 
@@ -124,11 +134,12 @@ class Crowd:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._chosen = selectors.DefaultSelector()
+        self._room = bytearray(1 << 18)
         self._stuck: list[tuple[float, socket.socket, str]] = []
         self.opened = self.messages = self.octets = 0
 
     def join(self, path: str) -> bool:
-        one = upgraded(self._options.port, path)
+        one = upgraded(self._options.port, path, small=self._options.small)
         if one is None:
             return False
         self.opened += 1
@@ -156,18 +167,18 @@ class Crowd:
     def _take(self, key: selectors.SelectorKey) -> bool:
         """True when it is over."""
         try:
-            data = key.fileobj.recv(1 << 20)  # type: ignore[union-attr]
+            size = key.fileobj.recv_into(self._room)  # type: ignore[union-attr]
         except BlockingIOError:
             return False
         except OSError:
             return True
-        self.octets += len(data)
+        self.octets += size
         if self._options.frames:
             mine: Reading = key.data[1]
             before = mine.messages
-            mine.feed(data)
+            mine.feed(bytes(self._room[:size]))
             self.messages += mine.messages - before
-        return not data
+        return not size
 
 
 class Watchers:
@@ -236,6 +247,10 @@ def _pairs(
     def make() -> Watchers:
         if options.what == "all":
             return Watchers(whole.monitor, 1, "--scrape", paths="/live,/events")
+        if options.what == "stuck" and options.events:
+            made = Watchers(whole.monitor, options.clients, "--never-read", "--small", paths="/events")
+            observe.turn(whole, sink, argparse.Namespace(**vars(options) | {"messages": FILL}))
+            return made
         if options.what == "stuck":
             return Watchers(whole.monitor, options.clients // 2, "--never-read", paths="/live,/events")
         return Watchers(whole.monitor, options.clients)
@@ -247,7 +262,7 @@ def _pairs(
             for name in ("with", "without") if number % 2 else ("without", "with"):
                 gateway = whole if name == "with" else other
                 with watched(make if name == "with" else None, found.told):
-                    time.sleep(options.pause)
+                    time.sleep(options.pause if name == "with" or not options.events else 1.0)
                     found.figures[name].append(observe.turn(gateway, sink, options))
                     found.memory[name] = max(found.memory[name], resident(gateway.child.pid))
         with urllib.request.urlopen(f"http://127.0.0.1:{whole.monitor}/metrics", timeout=30) as answer:
@@ -376,6 +391,7 @@ def main() -> None:
     head.add_argument("--connections", type=int, default=20)
     head.add_argument("--pause", type=float, default=1.0, help="seconds before a turn")
     head.add_argument("--seconds", type=float, default=15.0, help="of one and top: how long is looked")
+    head.add_argument("--events", action="store_true", help="of stuck: all ask for /events, with a small window")
     head.add_argument("--rate", type=int, default=100, help="of one and top: messages a second meanwhile")
     head.add_argument("--folder", default=None)
     inner = head.add_argument_group("clients")
@@ -383,6 +399,7 @@ def main() -> None:
     inner.add_argument("--count", type=int, default=1)
     inner.add_argument("--paths", default="/live")
     inner.add_argument("--never-read", action="store_true")
+    inner.add_argument("--small", action="store_true", help="a small window")
     inner.add_argument("--scrape", action="store_true")
     inner.add_argument("--frames", action="store_true", help="count messages, not octets only")
     options = head.parse_args()
