@@ -69,27 +69,23 @@ class Rows:
         self.attempts: list[Any] = []
         self.logins: list[Any] = []
         self._accepted: list[Line] = []
-        self._ended: dict[str, list[float]] = {}  # id → how many recipients, when
-        kept = [line for line in lines.split(b"\n") if line.startswith(_HEADS)]
-        for one in _decode_lines(b"\n".join(kept)):
-            if one.event == ACCEPTED:
+        self._ended: dict[str, tuple[int, float]] = {}  # id → how many recipients, when
+        attempts, ended = self.attempts, self._ended
+        for one in _decode_lines(b"\n".join([line for line in lines.split(b"\n") if line.startswith(_HEADS)])):
+            event, id = one.event, one.id
+            if event == ACCEPTED:
                 self._accepted.append(one)
-            elif one.event == LOGGED_IN:
+                continue
+            if event == LOGGED_IN:
                 self.logins += (one.account, one.time, one.service, one.client)
-            else:
-                self._attempt(one)
-
-    def _attempt(self, one: Line) -> None:
-        event = one.event
-        hop = "local" if event == LOCAL else one.next_hop
-        reply = one.reason if event == DELETED else one.reply
-        more = one.report or None, bytes(one.transfer) or None
-        self.attempts += (one.seq, one.time, one.id, event, one.recipient_id, one.recipient, hop, one.host)
-        self.attempts += (one.attempt, reply, one.due, *more)
-        if event in _ENDS:
-            known = self._ended.setdefault(one.id, [0, 0.0])
-            known[0] += 1
-            known[1] = one.time
+                continue
+            hop = "local" if event == LOCAL else one.next_hop
+            reply = one.reason if event == DELETED else one.reply
+            attempts += (one.seq, one.time, id, event, one.recipient_id, one.recipient, hop, one.host, one.attempt)
+            attempts += (reply, one.due, one.report or None, bytes(one.transfer) or None)
+            if event in _ENDS:
+                known = ended.get(id)
+                ended[id] = (1, one.time) if known is None else (known[0] + 1, one.time)
 
     @property
     def messages(self) -> list[Any]:
@@ -99,7 +95,7 @@ class Rows:
             left, ended = len(one.recipients), 0.0
             gone = self._ended.pop(one.id, None)
             if gone is not None:
-                left -= int(gone[0])
+                left -= gone[0]
                 ended = gone[1] if left <= 0 else 0.0
             rows += (one.seq, one.id, one.time, one.sender, one.client, one.account, one.size, left, ended)
         return rows
@@ -107,4 +103,4 @@ class Rows:
     @property
     def ends(self) -> list[Any]:
         """Of messages that were accepted before."""
-        return [value for id, (count, time) in self._ended.items() for value in (id, int(count), time)]
+        return [value for id, (count, time) in self._ended.items() for value in (id, count, time)]
