@@ -29,7 +29,7 @@ CREATE INDEX IF NOT EXISTS attempt_by_id ON attempt(id);
 CREATE INDEX IF NOT EXISTS attempt_by_recipient ON attempt(recipient);
 CREATE INDEX IF NOT EXISTS attempt_by_destination ON attempt(next_hop);
 """
-CHUNKS = (64, 16, 4, 1)  # rows of a statement
+CHUNKS = (256, 64, 16, 4, 1)  # rows of a statement
 
 # columns, statement; {} becomes a row of question marks for each row
 MESSAGES = (9, "INSERT OR IGNORE INTO message VALUES {}")
