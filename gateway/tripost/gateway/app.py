@@ -257,7 +257,8 @@ class Gateway:
             submit = Submit(config, smtp, control.verbs["queue.list"])
             services = make_services(config, faces.handlers)
             self._listening = listening = Listening(services, [submit.service()], self.addresses)
-            self.live.parts += [partial(renew_delivery, dispatcher), partial(allow, logins), readers.prepare]
+            self.live.parts += [partial(renew_delivery, dispatcher), partial(allow, logins)]
+            self.live.parts += [readers.prepare, monitor.prepare]
             self.live.parts.append(partial(renew_connections, self._admission, submit, faces, listening))
             self._bind(control, listening)
         except (ListenError, TlsError, AccountsError, TokenError) as wrong:

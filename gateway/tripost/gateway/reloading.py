@@ -33,7 +33,7 @@ Part = Callable[[Config], Commit]
 # what changes while the gateway runs; everything else needs a restart
 _TABLES = (
     *("include", "listen", "tls", "proxy", "relay", "local", "route", "smtp", "limits", "sources", "retry", "dsn"),
-    "lifecycle",
+    *("lifecycle", "monitor"),
 )
 _AUTH = ("mechanisms", "cleartext", "pop3_imap_cleartext")
 

@@ -16,7 +16,7 @@ Promise  tokens are compared in constant time, and stand in no URL, page or even
          cookie holds no token: what it may do, until when, and a MAC keyed by the
          token, so that it outlives a restart and ends with the token.
 Bounds   wrong tokens: WRONG for each client; then none of its tokens is looked at for a
-         while. REVOKED cookies that were logged out are remembered.
+         while. REVOKED cookies that were logged out are remembered (`sessions`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import hashlib
 import hmac
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -76,16 +76,23 @@ NO_TOKEN = "a token is needed: Authorization: Bearer …, or log in"
 
 
 class Doorman:
-    """`random(n)` gives n octets nobody can guess; `origins` are written as a browser does: scheme://host[:port]."""
+    """`random(n)` gives n octets nobody can guess; `origins` are written as a browser does: scheme://host[:port];
+    `revoked`: cookies that were logged out before, as `revoke` gave them."""
 
-    def __init__(self, tokens: Tokens, origins: list[str], random: Callable[[int], bytes]) -> None:
-        self._tokens = tokens
-        self._origins = frozenset(one.lower().rstrip("/") for one in origins)
-        self._hosts = frozenset(urlsplit(one).netloc.lower() for one in origins)
+    def __init__(
+        self, tokens: Tokens, origins: list[str], random: Callable[[int], bytes], revoked: Iterable[str] = ()
+    ) -> None:
+        self.become(tokens, origins)
         self._random = random
         self._wrong = Windows(WRONG)
         self._refused = Windows(REFUSED)
-        self._revoked: OrderedDict[str, float] = OrderedDict()
+        self._revoked: OrderedDict[str, None] = OrderedDict.fromkeys(revoked)
+
+    def become(self, tokens: Tokens, origins: list[str]) -> None:
+        """From now on; sessions end with the token that they were given for."""
+        self._tokens = tokens
+        self._origins = frozenset(one.lower().rstrip("/") for one in origins)
+        self._hosts = frozenset(urlsplit(one).netloc.lower() for one in origins)
 
     @property
     def login(self) -> bool:
@@ -119,17 +126,29 @@ class Doorman:
         may = self._cookie_says(cookie, now) if cookie else "nothing"
         return may, f"monitor session, from {asker.client}" if may != "nothing" else "", None
 
+    def shown(self, asker: Asker, headers: Mapping[str, str], now: float) -> May:
+        """What the token or cookie of a request opens now; nobody is counted for it, or slowed."""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme:
+            return self._opens(token.strip())
+        cookie = self.cookie(headers.get("cookie", ""), secure=asker.secure)
+        return self._cookie_says(cookie, now) if cookie else "nothing"
+
+    def _opens(self, token: str) -> May:
+        given = token.encode()
+        act = hmac.compare_digest(given, self._tokens.act.encode()) and bool(self._tokens.act)
+        look = hmac.compare_digest(given, self._tokens.look.encode()) and bool(self._tokens.look)
+        return "act" if act else "look" if look else "nothing"
+
     def check(self, asker: Asker, token: str, now: float) -> Verdict:
         """What a token opens; `status` 401 for a wrong one, 429 where too many were wrong."""
         wait = self._wrong.wait(asker.client, now)
         if wait:
             return Verdict(status=429, why="too many wrong tokens", wait=wait)
-        given = token.encode()
-        act = hmac.compare_digest(given, self._tokens.act.encode()) and bool(self._tokens.act)
-        look = hmac.compare_digest(given, self._tokens.look.encode()) and bool(self._tokens.look)
-        if act or look:
+        may = self._opens(token)
+        if may != "nothing":
             self._wrong.forget(asker.client)
-            return Verdict("act" if act else "look", f"monitor token, from {asker.client or 'a Unix socket'}")
+            return Verdict(may, f"monitor token, from {asker.client or 'a Unix socket'}")
         self._wrong.add(asker.client, now)
         return Verdict(status=401, why="wrong token")
 
@@ -193,13 +212,21 @@ class Doorman:
             return "nothing"
         return "act" if may == "act" else "look"
 
-    def revoke(self, headers: Mapping[str, str], now: float, *, secure: bool) -> None:
-        """The cookie of a request is good no more."""
+    def revoke(self, headers: Mapping[str, str], now: float, *, secure: bool) -> str:
+        """The cookie of a request is good no more. What to remember of it; "" where there is none."""
         value = self.cookie(headers.get("cookie", ""), secure=secure)
-        if value and self._cookie_says(value, now) != "nothing":
-            self._revoked[value.rpartition(".")[0]] = now
-            if len(self._revoked) > REVOKED:
-                self._revoked.popitem(last=False)
+        if not value or self._cookie_says(value, now) == "nothing":
+            return ""
+        head = value.rpartition(".")[0]
+        self._revoked[head] = None
+        if len(self._revoked) > REVOKED:
+            self._revoked.popitem(last=False)
+        return head
+
+    @property
+    def revoked(self) -> list[str]:
+        """The oldest first."""
+        return list(self._revoked)
 
     @staticmethod
     def cookie(header: str, *, secure: bool) -> str:

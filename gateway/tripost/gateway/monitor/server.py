@@ -8,6 +8,8 @@ API      `route(path, answer)` and `route(prefix + "*", answer)` for HTTP, `feed
 Bounds   CONNECTIONS at a time, of which FEEDS are websockets; the rest as in `http`.
 Order    /healthz and /readyz are open to all, and say one word; everything else is
          judged before anybody looks whether it is there.
+Promise  a websocket is closed when what it was opened with is good no more: a session
+         that logged out or is over, a token that a reload changed (`judge_again`).
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from tripost.gateway.peer import Peer
 
 CONNECTIONS = 1000
 FEEDS = 500
-GOING_AWAY = 1001
+GOING_AWAY, POLICY = 1001, 1008
 PARTING = 1.0
 TEXT = "text/plain; charset=utf-8"
 HTML = "text/html; charset=utf-8"
@@ -47,11 +49,12 @@ LOGIN_PAGE = b"""<!doctype html>
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks, and what for. `who` is for the audit trail."""
+    """Who asks, and what for. `who` is for the audit trail; `shown`: what its token or cookie opens."""
 
     may: May
     who: str
     asker: Asker
+    shown: May = "nothing"
 
     @property
     def acts(self) -> bool:
@@ -61,14 +64,22 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 Handler = Callable[[Request, Caller], Awaitable[Response]]
 Serve = Callable[[WebSocketConnection, Wire, Request, Caller], Awaitable[None]]
 Check = Callable[[Request, Caller], str]
+Keep = Callable[[str], Awaitable[None]]
+
+
+async def _forget(session: str) -> None:
+    """Sessions that are logged out are known until the gateway ends."""
 
 
 class Server:
     """Of one gateway."""
 
-    def __init__(self, sources: Sources, doorman: Doorman) -> None:
+    def __init__(self, sources: Sources, doorman: Doorman, keep: Keep = _forget) -> None:
+        """`keep` stores a session that was logged out; raises OSError."""
         self._from = sources
         self._doorman = doorman
+        self._keep = keep
+        self._shown: dict[trio.CancelScope, tuple[May, Request, Asker]] = {}  # websockets: what opened them
         self._routes: dict[str, Handler] = {}
         self._feeds: dict[str, tuple[Serve, Check]] = {}
         self._open = 0
@@ -118,7 +129,8 @@ class Server:
             if verdict.status == 401 and verdict.wait:
                 await trio.sleep_until(now + verdict.wait)
             return refusal(verdict, request)
-        caller = Caller(may=verdict.may, who=verdict.who, asker=asker)
+        shown = self._doorman.shown(asker, request.headers, self._from.now())
+        caller = Caller(may=verdict.may, who=verdict.who, asker=asker, shown=shown)
         acts = request.method not in ("GET", "HEAD")
         if (acts or request.upgrade) and (why := self._doorman.foreign(asker, request.headers)):
             return problem(403, why)
@@ -153,6 +165,12 @@ class Server:
 
     # --- websockets ---
 
+    def judge_again(self) -> None:
+        """Close those whose token or session is good no more."""
+        for scope, (may, request, asker) in list(self._shown.items()):
+            if self._doorman.shown(asker, request.headers, self._from.now()) != may:
+                scope.cancel()
+
     def _upgrade(self, request: Request, caller: Caller) -> Response | Upgrade:
         found = self._feeds.get(request.path)
         if found is None:
@@ -177,17 +195,22 @@ class Server:
         if self.feeds >= FEEDS:
             await handshake.reject(503, body=b"too many websockets\n")
             return
+        scope = trio.CancelScope()
         self.feeds += 1
+        self._shown[scope] = caller.shown, request, caller.asker
         try:
             wire.narrow()
             socket = await handshake.accept()
-            with self._from.draining.waiting(math.inf):
-                with suppress(ConnectionClosed):
-                    await serve(socket, wire, request, caller)
+            with scope, self._from.draining.waiting(math.inf), suppress(ConnectionClosed):
+                await serve(socket, wire, request, caller)
+            code, why = GOING_AWAY, "the gateway is stopping" if self._from.draining.begun else None
+            if scope.cancelled_caught:
+                code, why = POLICY, "log in again"
             with trio.move_on_after(PARTING, shield=True):
-                await socket.aclose(GOING_AWAY, "the gateway is stopping" if self._from.draining.begun else None)
+                await socket.aclose(code, why)
         finally:
             self.feeds -= 1
+            del self._shown[scope]
 
     # --- sessions ---
 
@@ -220,8 +243,16 @@ class Server:
         if request.method != "POST":
             return problem(405, "POST, without a body", Allow="POST")
         secure = self._doorman.secure(caller.asker, request.headers)
-        self._doorman.revoke(request.headers, self._from.now(), secure=caller.asker.secure)
-        return Response(status=204, headers=(("Set-Cookie", self._doorman.set_cookie("", secure=secure)),))
+        gone = "Set-Cookie", self._doorman.set_cookie("", secure=secure)
+        session = self._doorman.revoke(request.headers, self._from.now(), secure=caller.asker.secure)
+        self.judge_again()
+        try:
+            if session:
+                await self._keep(session)
+        except OSError as wrong:
+            why = f"logged out until the gateway is restarted: {wrong.strerror}"
+            return Response(status=503, body=msgspec.json.encode({"error": why}), headers=(gone,))
+        return Response(status=204, headers=(gone,))
 
 
 def refusal(verdict: Verdict, request: Request) -> Response:

@@ -1,7 +1,7 @@
 """the monitor's token files
 
-One token in each: its first line, without the space around it. A file that is there
-is read at the start; `check` says what is wrong with it.
+One token in each: its first line, without the space around it. They are read at the
+start and by a reload; `check` says what is wrong with one.
 
 Fails    `TokenError`, one line that names the file and never the token.
 """
@@ -17,7 +17,7 @@ from tripost.gateway.settings import Config
 MOST = 4096  # octets of a file
 
 
-class TokenError(Exception):
+class TokenError(ValueError):
     """A token file cannot be used."""
 
 
