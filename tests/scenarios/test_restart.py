@@ -279,3 +279,24 @@ def test_processes_of_another_version_end_first(tmp_path: pathlib.Path) -> None:
             assert gateway.stop() == 0
     finally:
         sink.close()
+
+
+# --- many ---
+
+BENCH = pathlib.Path(__file__).parents[2] / "bench" / "reload.py"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [1, 2])
+def test_twenty_restarts_under_five_hundred_a_second(processes: int) -> None:
+    words = ["--restart", "--processes", str(processes), "--rate", "500", "--seconds", "75", "--times", "20"]
+    done = subprocess.run(
+        [sys.executable, str(BENCH), *words], stdout=subprocess.PIPE, text=True, timeout=600, check=True
+    )
+    row = json.loads(done.stdout)
+    source = row["source"]
+    assert row["done"] == 20
+    assert source["errors"] == {}, "somebody was refused, or told 5xx"
+    assert source["messages"] + source["shed"] == 500 * 75
+    assert row["sink"]["messages"] >= source["messages"], "lost"
+    assert source["shed"] < 100  # 421 to who was between two commands

@@ -96,6 +96,45 @@ def test_handed_over_and_told(tmp_path: pathlib.Path) -> None:
         assert not greeted(("127.0.0.1", 1))
 
 
+def test_a_restart_is_told_and_keeps_the_sockets(tmp_path: pathlib.Path) -> None:
+    """RELOADING, then READY of the same process, and never STOPPING, which would end the service; a socket that the new
+    configuration does not want refuses it."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told,
+    ):
+        told.bind(str(tmp_path / "notify"))
+        told.settimeout(30)
+        address = listener.getsockname()
+        words = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+
+        def until(word: str) -> list[str]:
+            said = [told.recv(4096).decode()]
+            while not said[-1].startswith(word):
+                said.append(told.recv(4096).decode())
+            return said
+
+        with started(tmp_path, f"127.0.0.1:{address[1]}", [listener], **words) as child:
+            until("READY=1")
+            until("WATCHDOG=1")
+            text = (tmp_path / "t.toml").read_text()
+            (tmp_path / "t.toml").write_text(text.replace(str(address[1]), str(free_port())))
+            done = command(tmp_path, "restart")
+            assert done.returncode == 2
+            assert f"no [[listen]] has this address: 127.0.0.1:{address[1]}\n" in done.stderr
+            (tmp_path / "t.toml").write_text(text)
+            assert command(tmp_path, "restart").returncode == 0
+            said = [*until("RELOADING=1\nMONOTONIC_USEC="), *until("READY=1"), *until("WATCHDOG=1")]
+            assert "STOPPING=1" not in "".join(said)
+            assert greeted(address)
+            assert os.path.exists(f"/proc/{child.pid}")
+
+
+def command(folder: pathlib.Path, *words: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "tripost", *words, "--config", str(folder / "t.toml")]
+    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+
+
 def test_a_unix_socket_stays(tmp_path: pathlib.Path) -> None:
     path = str(tmp_path / "smtp.sock")
     with socket.socket(socket.AF_UNIX) as listener:

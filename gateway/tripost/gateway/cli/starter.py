@@ -34,7 +34,7 @@ def _text(value: str | list[str]) -> str:
 def _head(said: Starter) -> str:
     return f"""\
 # tripost: what is not here is as usual. Every key: docs/configuration.md, or `tripost config show`.
-# After a change: `tripost check`, then `tripost reload`.
+# After a change: `tripost check`, then `tripost reload`, or `tripost restart` for what that names.
 
 # How this machine calls itself: in its greeting, EHLO and Received lines. Others look for this name in DNS.
 hostname = {_text(said.hostname)}
