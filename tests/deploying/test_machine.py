@@ -205,6 +205,23 @@ def test_restarts_and_upgrade_refuse_nobody(machine: Machine) -> None:
     assert callers.greeted > 100
 
 
+def test_a_new_image(machine: Machine) -> None:
+    """`tripost restart` under Type=notify: systemd keeps its main process and counts no restart; nobody is refused."""
+    before = machine.show("tripost.service", "MainPID")
+    callers = Callers(machine)
+    for _ in range(3):
+        machine.run("tripost", "restart")
+        time.sleep(0.5)
+    callers.end()
+    print(f"{callers.greeted} connections greeted, the longest wait {callers.longest:.2f} s")
+    assert callers.wrong == []
+    assert callers.greeted > 50
+    assert machine.show("tripost.service", "MainPID") == before
+    assert machine.show("tripost.service", "NRestarts") == "0"
+    assert machine.show("tripost.service", "ActiveState") == "active"
+    machine.run("systemctl", "reload", "tripost")
+
+
 def test_a_wrong_configuration(machine: Machine) -> None:
     """It is not started again and again, the journal has the place, and the runbook's commands bring it back."""
     with more(machine, "[limits]\nmesage_size = 1\n"):
