@@ -91,7 +91,9 @@ def engine(fresh: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[En
 def container(engine: Engine, folder: pathlib.Path, port: int) -> Iterator[str]:
     """As deploy/compose/compose.yml runs it, in this machine's network."""
     text = (ROOT / "deploy" / "compose" / "tripost.toml").read_text()
-    (folder / "tripost.toml").write_text(text.replace(":2525", f":{port}").replace(":8025", f":{free_port()}"))
+    text = text.replace(":2525", f":{port}").replace(":8025", f":{free_port()}")
+    text += '[[route]]\ndomain = "*"\nto = "smtp://127.0.0.1:1"\n'  # nobody is there: mail waits
+    (folder / "tripost.toml").write_text(text)
     (folder / "token").write_text("0123456789abcdef0123456789abcdef\n")
     (folder / "token").chmod(0o640)
     os.chown(folder / "token", 10001, 10001)
@@ -118,7 +120,7 @@ def test_the_image(engine: Engine, tmp_path: pathlib.Path) -> None:
     with container(engine, tmp_path, port) as name:
         assert wait_for(lambda: "takes mail" in engine.run("podman", "exec", name, *words, code=None)), words
         with smtplib.SMTP("127.0.0.1", port, timeout=20) as client:
-            client.sendmail("fred@truc.fr", ["u@far.invalid"], b"Subject: x\r\n\r\nx\r\n")
+            client.sendmail("fred@truc.fr", ["u@far.example"], b"Subject: x\r\n\r\nx\r\n")
         status = engine.run("podman", "exec", name, "cat", "/proc/1/status")
         assert "Uid:\t10001\t10001\t10001\t10001" in status
         for line in ("CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"):

@@ -40,7 +40,8 @@ def _text(report: Report) -> str:
         f"{report.bodies} body files, {report.octets} octets"
     ]
     if report.left_over:
-        lines.append(f"{report.left_over} body files belong to no message; the next start removes them")
+        what = "may be of what is damaged: keep them" if report.damage else "the next start removes them"
+        lines.append(f"{report.left_over} body files belong to no message; {what}")
     lines += report.damage
     lines.append("no damage" if not report.damage else f"{len(report.damage)} damaged places")
     return "\n".join(lines)
