@@ -321,6 +321,7 @@ def test_who_dies_again_and_again_is_told_and_not_ready(tmp_path: pathlib.Path) 
         send(gateway, "marc@machin.com")
         told = [row["reason"] for row in gateway.events("trouble")]
         assert any("dies again and again" in one for one in told)
+        assert "NOT READY: ingress 1 dies again and again" in gateway.command("status").stdout
 
 
 def test_what_cannot_start_is_told_once(tmp_path: pathlib.Path) -> None:

@@ -246,7 +246,7 @@ class Gateway:
             names = self._names()
             dispatcher = self._dispatcher(queue, names, clock)
             end = self.house.end if self.house else stop.request
-            life = LifeVerbs(self.live, self.reload, end, self.restart, self._state, self._processes)
+            life = LifeVerbs(self.live, self.reload, end, self.restart, self._state, self._processes, self._trouble)
             seen = self.addresses, self._observer, self._history, self._admission.sheds
             control = make_control(life, queue, dispatcher, router, self.bus, clock, *seen)
             policy = Policy(router, NullMx(names.null_mx, clock.now))
@@ -325,6 +325,10 @@ class Gateway:
         waits = self.phase == "serving" and self.house is not None and not self.house.taken_in()
         return "starting" if waits else self.phase
 
+    def _trouble(self) -> str:
+        """What is wrong with other processes."""
+        return self.house.trouble() if self.house is not None else ""
+
     def _started(self, clock: Clock, task_status: trio.TaskStatus[None]) -> None:
         self.phase = "serving"
         version = importlib.metadata.version("tripost")
@@ -349,7 +353,7 @@ class Gateway:
             connections=self._connections,
             verbs=verbs,
             short=lambda: shortage(self.live.config),
-            processes=self.house.trouble if self.house is not None else lambda: "",
+            processes=self._trouble,
         )
 
     def _processes(self) -> list[Running]:

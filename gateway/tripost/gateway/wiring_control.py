@@ -54,7 +54,7 @@ def make_control(
 
     def describe() -> dict[str, Any]:
         return {
-            **_readiness(life.phase(), queue, shortage(life.config)),
+            **_readiness(life.phase(), queue, shortage(life.config) or life.trouble()),
             "hostname": config.hostname,
             **_image(bus, life),
             "up": round(clock.now() - began, 1),
@@ -96,9 +96,9 @@ def _image(bus: Bus, life: LifeVerbs) -> dict[str, Any]:
     }
 
 
-def _readiness(phase: str, queue: Queue, short: str) -> dict[str, Any]:
+def _readiness(phase: str, queue: Queue, trouble: str) -> dict[str, Any]:
     """Should mail be sent here?"""
-    why = short if phase == "serving" else phase
+    why = trouble if phase == "serving" else phase
     if not queue.accepting:
         why = SpoolUnsure.text
     return {"state": phase, "ready": not why, "why": why}

@@ -22,7 +22,7 @@ from tripost.gateway.settings import Config
 
 class LifeVerbs:
     """`stop(reason)` begins the end, of all processes, `restart(reason)` a restart (raises RestartRefused); `phase()`:
-    starting, serving or draining; `processes()`: all that there are."""
+    starting, serving or draining; `processes()`: all that there are; `trouble()`: what is wrong with them."""
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class LifeVerbs:
         restart: Callable[[str], Awaitable[None]],
         phase: Callable[[], str],
         processes: Callable[[], list[Running]],
+        trouble: Callable[[], str],
     ) -> None:
         self._live = live
         self._processes = processes
@@ -39,6 +40,7 @@ class LifeVerbs:
         self._stop = stop
         self._restart = restart
         self.phase = phase
+        self.trouble = trouble
 
     @property
     def config(self) -> Config:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -23,13 +24,13 @@ from tripost.delivery.null_mx import NullMx
 from tripost.delivery.resolver import Resolver
 from tripost.delivery.routing import Refusal
 from tripost.gateway.accounts import Accounts
-from tripost.gateway.backend import backend_of
+from tripost.gateway.backend import AccountsError, backend_of
 from tripost.gateway.guard import Guard
 from tripost.gateway.ingress.patience import Patience
 from tripost.gateway.ingress.policy import Policy
 from tripost.gateway.inherited import Inherited
-from tripost.gateway.lifecycle import Draining, Stop, watch_signals
-from tripost.gateway.listeners import Acceptor
+from tripost.gateway.lifecycle import Draining, Stop, leaves, watch_signals
+from tripost.gateway.listeners import Acceptor, ListenError
 from tripost.gateway.listening import Listening
 from tripost.gateway.mailboxes import Mailboxes
 from tripost.gateway.processes.asking import Manager
@@ -40,6 +41,7 @@ from tripost.gateway.processes.sockets_held import is_ingress
 from tripost.gateway.processes.words import Login
 from tripost.gateway.reloading import Live
 from tripost.gateway.settings import Config
+from tripost.gateway.tls import TlsError
 from tripost.gateway.wiring_egress import allow, logins_of
 from tripost.gateway.wiring_ingress import ingress_context, renewed
 from tripost.gateway.wiring_listen import admission_of, closed, keep_fresh, make_services, networks, take_descriptors
@@ -52,17 +54,24 @@ from tripost.queue.inlet import Inlet, open_inlet
 from tripost.queue.records import Stamp
 
 BEAT = 1.0
+CANNOT_START = 2
 
 
 def main(text: str) -> int:
-    """0 when nothing had to be cut."""
+    """0 when nothing had to be cut, 2 when it cannot start: why, in a line."""
     hand = take(text)
     config = config_of(hand)
     take_descriptors()
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 100)
-    return 0 if trio.run(partial(_run, hand, config)) else 1
+    code = CANNOT_START
+    try:
+        code = 0 if trio.run(partial(_run, hand, config)) else 1
+    except* (TlsError, ListenError, AccountsError) as group:
+        for leaf in leaves(group):
+            print(f"tripost: ingress {hand.number}: {leaf}", file=sys.stderr, flush=True)
+    return code
 
 
 async def _run(hand: Hand, config: Config) -> bool:
