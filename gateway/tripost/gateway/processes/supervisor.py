@@ -257,7 +257,8 @@ class Supervisor:
                 keeping.start_soon(self._end, keeping.cancel_scope)
             nursery.cancel_scope.cancel()
         codes = [one.process.returncode for one in self._children if one.process is not None and one.role != DELIVERY]
-        return CANNOT_START if self._failed else int(any(codes))
+        clean = {0, -signal.SIGTERM}  # one that was told to end before it could heed it had nothing to cut
+        return CANNOT_START if self._failed else int(not clean.issuperset(codes))
 
     async def _tell_ready(self) -> None:
         await self._manager_is_there()
