@@ -293,6 +293,30 @@ async def test_undo_takes_the_callers_own(autojump_clock: object) -> None:
         assert await states(queue) == {"M": ["ready"], "N": ["ready"]}
 
 
+@pytest.mark.parametrize("crash", [False, True])
+async def test_an_action_is_taken_back_once_also_when_its_mail_is_gone(crash: bool, autojump_clock: object) -> None:
+    files = FakeFiles()
+    async with queue_on(files) as queue:
+        await put(queue, "M", "mx:a")
+        await put(queue, "N", "mx:b", "mx:b")
+        await act(queue, "hold", id="M")
+        await act(queue, "priority", "7", id="N", recipient="u0@x.example")
+        for lease in await queue.claim("mx:b", 9):
+            await queue.settle(lease, {one.id: Delivered("relayed") for one in lease.recipients})
+        await queue.edit.undo("op")
+        now = queue._clock.now()
+        if not crash:
+            await queue.edit.undo("op")  # not the same one again
+            assert await states(queue) == {"M": ["ready"]}
+    files.crash()
+    async with queue_on(files, clock=Clock(lambda: now)) as queue:
+        if crash:
+            await queue.edit.undo("op")
+        assert await states(queue) == {"M": ["ready"]}
+        with pytest.raises(ValueError, match="nothing that can be undone"):
+            await queue.edit.undo("op")
+
+
 async def test_mail_that_comes_later_is_not_touched(autojump_clock: object) -> None:
     async with queue_on(FakeFiles()) as queue:
         await put(queue, "M", "mx:a")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pathlib
+import signal
 import socket
 import time
 
-from support.gateways import Running, running
+import pytest
+
+from support.gateways import TOML, Running, running
 
 
 def _refused(gateway: Running) -> str:
@@ -63,3 +66,24 @@ def test_idle_clients_do_not_delay_the_end(tmp_path: pathlib.Path) -> None:
             assert time.monotonic() - start < 2
             assert smtp.recv(999).startswith(b"421 4.3.2")
             assert pop3.recv(999) == b""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_second_signal_ends_at_once_what_the_first_waits_for(
+    processes: int, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with running(tmp_path, toml=f"processes = {processes}\n{TOML}") as gateway:
+        with socket.create_connection(("127.0.0.1", gateway.smtp), 10) as smtp:
+            for line in ("", "EHLO x.example\r\n", "MAIL FROM:<>\r\n", "RCPT TO:<marc@machin.com>\r\n", "DATA\r\n"):
+                smtp.sendall(line.encode())
+                reply = smtp.recv(999)
+            assert reply.startswith(b"354"), reply
+            child = gateway.child
+            assert child is not None
+            child.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            assert child.poll() is None, "DATA is waited for"
+            start = time.monotonic()
+            assert gateway.stop() == 1, "not all was let end"
+            assert time.monotonic() - start < 5
+    assert "Traceback" not in capfd.readouterr().err

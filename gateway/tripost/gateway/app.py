@@ -252,8 +252,7 @@ class Gateway:
             policy = Policy(router, NullMx(names.null_mx, clock.now))
             monitor = Monitor(config, self._sources(queue, dispatcher, clock, control.verbs), self._event_file)
             smtp = ingress_context(config, queue, policy, self.bus, clock, self._draining, self._patience, logins)
-            here = self.house is None
-            faces = Faces(smtp, {**readers.handlers, "monitor": monitor.serve}, mail_in=here)
+            faces = Faces(smtp, {**readers.handlers, "monitor": monitor.serve}, mail_in=self.house is None)
             submit = Submit(config, smtp, control.verbs["queue.list"])
             services = make_services(config, faces.handlers)
             self._listening = listening = Listening(services, [submit.service()], self.addresses)
@@ -263,6 +262,7 @@ class Gateway:
             self._bind(control, listening)
         except (ListenError, TlsError, AccountsError, TokenError) as wrong:
             raise StartError(str(wrong)) from wrong
+        cut = True  # a second signal may end all before the rest of it is reached
         async with trio.open_nursery() as outer:
             outer.start_soon(_cancel_on_hard, stop, outer.cancel_scope)
             outer.start_soon(self._patience.run)

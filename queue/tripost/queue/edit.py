@@ -174,7 +174,7 @@ class Edit:
             await self._take_out(hops, later=later)
             parts = await self._parts(plan)
             groups = plan.encoded()
-            if not groups:
+            if not groups and kept.verb != actions.UNDO:  # an undo is told even where all that was meant is gone
                 self._unmark()
                 return _done(plan)
             id = actions.next_id(self._names())

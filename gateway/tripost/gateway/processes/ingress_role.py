@@ -125,6 +125,7 @@ class _Ingress:
     async def _serve(self, inlet: Inlet, stop: Stop) -> bool:
         admission = self._admission()
         listening = self._listening(self._faces(inlet), admission)
+        cut = True  # a second signal may end all before the rest of it is reached
         async with trio.open_nursery() as outer:
             outer.start_soon(_cancel_on_hard, stop, outer.cancel_scope)
             outer.start_soon(self._patience.run)
