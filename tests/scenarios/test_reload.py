@@ -206,7 +206,7 @@ def test_status_and_drain(gateway: Running) -> None:
 
 
 def test_reloads_under_load(gateway: Running) -> None:
-    reloads_under_load(gateway, 20)
+    reloads_under_load(gateway, 8)
 
 
 @pytest.mark.long

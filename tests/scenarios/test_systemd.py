@@ -107,7 +107,7 @@ def test_a_restart_is_told_and_keeps_the_sockets(tmp_path: pathlib.Path) -> None
         told.settimeout(30)
         address = listener.getsockname()
         # seldom: the socket keeps ten words for a reader, and more would be lost
-        words = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "60000000"}
+        words = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "16000000"}
 
         def until(word: str) -> list[str]:
             said = [told.recv(4096).decode()]
