@@ -175,7 +175,7 @@ def test_pings_beyond_what_is_read_are_cut(gateway: Running) -> None:
     with opened(gateway.monitor, b"/live") as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         one.settimeout(60)
-        with pytest.raises((ConnectionError, TimeoutError)):
+        with pytest.raises(ConnectionError):
             one.sendall(ping * 1_000_000)
     assert resident(gateway) - before < 16 << 20
 

@@ -68,16 +68,29 @@ def test_idle_clients_do_not_delay_the_end(tmp_path: pathlib.Path) -> None:
             assert pop3.recv(999) == b""
 
 
+def in_data(smtp: socket.socket) -> None:
+    for line in ("", "EHLO x.example\r\n", "MAIL FROM:<>\r\n", "RCPT TO:<marc@machin.com>\r\n", "DATA\r\n"):
+        smtp.sendall(line.encode())
+        reply = smtp.recv(999)
+    assert reply.startswith(b"354"), reply
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_the_drain_cuts_is_told_by_the_exit_code(processes: int, tmp_path: pathlib.Path) -> None:
+    toml = TOML.replace('drain = "3s"', 'drain = "1s"')
+    with running(tmp_path, toml=f"processes = {processes}\n{toml}") as gateway:
+        with socket.create_connection(("127.0.0.1", gateway.smtp), 10) as smtp:
+            in_data(smtp)
+            assert gateway.stop() == 1
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_second_signal_ends_at_once_what_the_first_waits_for(
     processes: int, tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with running(tmp_path, toml=f"processes = {processes}\n{TOML}") as gateway:
         with socket.create_connection(("127.0.0.1", gateway.smtp), 10) as smtp:
-            for line in ("", "EHLO x.example\r\n", "MAIL FROM:<>\r\n", "RCPT TO:<marc@machin.com>\r\n", "DATA\r\n"):
-                smtp.sendall(line.encode())
-                reply = smtp.recv(999)
-            assert reply.startswith(b"354"), reply
+            in_data(smtp)
             child = gateway.child
             assert child is not None
             child.send_signal(signal.SIGTERM)

@@ -1,4 +1,9 @@
-"""one of the supervisor's processes: started by it, or by the image before a restart"""
+"""one of the supervisor's processes: started by it, or by the image before a restart
+
+API      `Child(role, number)` is a place; `process` who is in it now, a Popen or an `Adopted`. `wait()`: until that
+         one is dead, by its pidfd. `old()` and `Child.of(…)` carry it over an exec, which leaves children ours.
+Promise  a signal reaches that process or nobody: its number stays taken until it was waited for here.
+"""
 
 from __future__ import annotations
 
